@@ -1,0 +1,1 @@
+"""Image classification: cross-entropy of each image, top-1 and top-5."""

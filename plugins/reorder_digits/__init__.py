@@ -1,0 +1,1 @@
+"""Real handwritten digits that come with scikit-learn: alone, and in clutter."""

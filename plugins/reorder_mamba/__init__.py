@@ -1,0 +1,1 @@
+"""Mamba-1: a selective state space that reads the patches one after the other."""

@@ -1,0 +1,1 @@
+"""The named curves: fixed orderings of a rectangle of patches, and transformations of any of them."""

@@ -1,0 +1,1 @@
+"""REINFORCE over Plackett-Luce distributions of patch orders."""

@@ -1,0 +1,61 @@
+"""A backbone reads a sequence of tokens in the order it is given.
+
+B images, N patches or slots, D width, L = prefix + N + suffix tokens of a sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reorder_core.layout import Layout
+
+Attention = Literal["full", "prefix", "causal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Tokens of one scale and where they stand: tokens_BND in reading order, without special tokens."""
+
+    tokens_BND: Tensor
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a backbone hands on.
+
+    levels: one for most models, several for a hierarchy, finest first.
+    summary_BD: one vector an image, read where the backbone's readout says.
+    exits: summaries of earlier blocks, for auxiliary heads; empty for most models.
+    """
+
+    levels: tuple[Level, ...]
+    summary_BD: Tensor
+    exits: tuple[Tensor, ...] = field(default=())
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A `torch.nn.Module` from ordered tokens to features.
+
+    width: D. attention: what a token may look at. order_sensitive: whether the summary depends on the order
+    (conformance holds it to that). orders: how many layouts it wants at once (1, or more for a cross-scan).
+
+    Optional members that the model uses where they are present:
+    `between(k, tokens, layout) -> (tokens, layout)`, called by the backbone after each block where it was set;
+    `init_state(batch)` / `step(token, state)` for cached decoding;
+    `embedding(grid, patch, channels) -> nn.Module` when it brings a pretrained patch embedding and positions.
+    """
+
+    width: int
+    attention: Attention
+    order_sensitive: bool
+    orders: int
+
+    def forward(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...]) -> Features:
+        """tokens_BND stand in the order of `layout` (of its first, where it is a tuple), positions added."""
+        ...

@@ -1,0 +1,40 @@
+"""What only the whole run knows, handed to every component when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reorder_core.grid import Grid
+from reorder_core.settings import ComponentRef, DataFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+
+def _nothing_to_resolve(ref: ComponentRef) -> Any:
+    raise LookupError(f"this context cannot build the {ref.kind} '{ref.name}'")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Built by the run (or by `reorder_core.conformance.context` in an author's tests) and read by components.
+
+    grid: the patches of one image. patch: side of a patch in pixels. channels: of the images.
+    width: D, the width of a token. data: classes or vocabulary, sizes, target type.
+    prior_N: the order a policy starts from, int64 [N], `prior[slot] = patch`; None where there is no policy.
+    generator: the run's own torch generator (CPU): the only source of randomness.
+    resolve: builds the component that a setting (`Ref["ordering"]`) names.
+    """
+
+    grid: Grid
+    patch: int = 1
+    channels: int = 1
+    width: int = 0
+    data: DataFacts | None = None
+    prior_N: NDArray[np.int64] | None = None
+    generator: torch.Generator | None = None
+    resolve: Callable[[ComponentRef], Any] = _nothing_to_resolve
