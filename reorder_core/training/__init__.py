@@ -1,0 +1,1 @@
+"""Training: one run of a recipe, its controls, and what they leave behind."""
