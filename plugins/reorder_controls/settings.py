@@ -1,0 +1,43 @@
+"""Settings of this room's controls and of its policy `uniform`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from reorder_core import PolicySettings, Problem, RunFacts, Settings
+
+
+class RandomFixedSettings(Settings):
+    """One random order for the whole run."""
+
+    seed: int = Field(default=1, ge=0)
+    """which random order: the seed it is drawn from"""
+
+
+class RandomEachBatchSettings(Settings):
+    """A new random order for every batch."""
+
+    orders: int = Field(default=1, ge=1)
+    """how many different orders one batch is split into"""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return _more_orders_than_images(self.orders, facts)
+
+
+class UniformSettings(PolicySettings):
+    """A policy that draws uniformly and never learns."""
+
+    orders: int = Field(default=1, ge=1)
+    """how many different orders one batch is split into"""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return _more_orders_than_images(self.orders, facts)
+
+
+def _more_orders_than_images(orders: int, facts: RunFacts) -> Iterable[Problem]:
+    if orders > facts.batch_size:
+        yield Problem(
+            "orders", f"{orders} orders do not fit a batch of {facts.batch_size} images: give at most that many"
+        )

@@ -1,0 +1,149 @@
+"""The negative controls: each trains with the order that it says."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reorder_controls import controls, plugin
+from reorder_controls.settings import RandomEachBatchSettings, RandomFixedSettings, UniformSettings
+from reorder_controls.uniform import Uniform
+
+from reorder_core import Clock, Context, DataFacts, Grid, Outcome, Policy, RunError, RunFacts, UsageError
+
+GRID = Grid(3, 4)
+CLOCK = Clock(step=3, steps_per_epoch=10, learn_start=0, learn_stop=20, total=30)
+
+
+def _context(seed: int = 0, grid: Grid = GRID) -> Context:
+    generator = torch.Generator().manual_seed(seed)
+    return Context(grid=grid, prior_N=np.arange(grid.size)[::-1].copy(), generator=generator)
+
+
+def _learned(seed: int, size: int = GRID.size) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(size)
+
+
+def _order(control: object, learned_N: np.ndarray | None, context: Context) -> np.ndarray:
+    order_N = control.order_from(context, learned_N)
+    assert order_N.dtype == np.int64
+    assert np.array_equal(np.sort(order_N), np.arange(context.grid.size))
+    return order_N
+
+
+@pytest.mark.parametrize("component", plugin.components(), ids=lambda component: component.name)
+def test_every_promise_can_be_kept(component: object) -> None:
+    module, name = component.target.split(":")
+    build = getattr(import_module(module), name)
+    chosen = None
+    if component.settings:
+        home, cls = component.settings.split(":")
+        chosen = getattr(import_module(home), cls)()
+    built = build(chosen, _context())
+    if component.kind == "control":
+        assert built.name == component.name
+    else:
+        assert isinstance(built, Policy)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_orders_made_from_the_learned_one(seed: int) -> None:
+    learned_N, context = _learned(seed), _context()
+    inverse_N = _order(controls.inverse(None, context), learned_N, context)
+    assert np.array_equal(learned_N[inverse_N], np.arange(GRID.size))
+    assert np.array_equal(inverse_N[learned_N], np.arange(GRID.size))
+    reverse_N = _order(controls.reverse(None, context), learned_N, context)
+    assert np.array_equal(reverse_N[::-1], learned_N)
+    static_N = _order(controls.learned_static(None, context), learned_N, context)
+    assert np.array_equal(static_N, learned_N)
+    static_N[:] = 0
+    assert np.array_equal(np.sort(learned_N), np.arange(GRID.size)), "the learned order itself is never touched"
+
+
+@pytest.mark.parametrize("make", [controls.inverse, controls.reverse, controls.learned_static])
+def test_they_wait_for_the_main_run(make: object) -> None:
+    control = make(None, _context())
+    assert control.needs == "finished"
+    with pytest.raises(RunError, match="main run has not finished"):
+        control.order_from(_context(), None)
+
+
+def test_initial_keeps_the_prior() -> None:
+    context = _context()
+    control = controls.initial(None, context)
+    assert control.needs == "nothing"
+    assert np.array_equal(_order(control, None, context), context.prior_N)
+    with pytest.raises(UsageError, match="needs a policy"):
+        control.order_from(Context(grid=GRID), None)
+
+
+def test_random_fixed_is_one_order_a_seed() -> None:
+    def order(seed: int) -> np.ndarray:
+        control = controls.random_fixed(RandomFixedSettings(seed=seed), _context())
+        return _order(control, None, _context())
+
+    assert np.array_equal(order(1), order(1))
+    assert not np.array_equal(order(1), order(2))
+
+
+def test_random_each_batch_takes_the_uniform_policy() -> None:
+    control = controls.random_each_batch(RandomEachBatchSettings(orders=3), _context())
+    assert control.order_from is None
+    assert control.overrides["policy"] == {"name": "uniform", "orders": 3}
+
+
+def test_more_orders_than_images_is_found_before_the_run() -> None:
+    facts = RunFacts(
+        data=DataFacts(height=12, width=16, channels=1), grid=GRID, patch=4, batch_size=4, positions="learned"
+    )
+    for cls in (RandomEachBatchSettings, UniformSettings):
+        assert [problem.key for problem in cls(orders=5).problems(facts)] == ["orders"]
+        assert not list(cls(orders=4).problems(facts))
+
+
+def test_uniform_starts_at_the_prior_and_stays_there() -> None:
+    context = _context()
+    policy = Uniform(UniformSettings(orders=2), context)
+    before = policy.best()
+    draw = policy.draw(7, None, policy.temperature(CLOCK))
+    step = policy.observe(draw, Outcome(torch.ones(1, 7), torch.arange(7), CLOCK))
+    assert step.loss is None
+    assert np.array_equal(before.numpy(), context.prior_N)
+    assert torch.equal(policy.best(), before)
+    assert not list(policy.parameters())
+
+
+def test_uniform_draws_new_orders_and_spreads_them_evenly() -> None:
+    policy = Uniform(UniformSettings(orders=3), _context())
+    first, second = policy.draw(7, None, 1.0), policy.draw(7, None, 1.0)
+    assert first.perm_GN.shape == (3, GRID.size)
+    assert first.perm_GN.dtype == torch.int64
+    assert not torch.equal(first.perm_GN, second.perm_GN)
+    assert torch.bincount(first.group_B).tolist() == [3, 2, 2]
+    assert torch.equal(first.perm_GN.sort(dim=1).values, torch.arange(GRID.size).expand(3, -1))
+    assert policy.draw(2, None, 1.0).perm_GN.shape == (2, GRID.size)
+
+
+def test_uniform_is_uniform_and_scores_what_it_draws() -> None:
+    policy = Uniform(UniformSettings(orders=6000), _context(grid=Grid(1, 4)))
+    draw = policy.draw(6000, None, 1.0)
+    code_G = (draw.perm_GN * torch.tensor([64, 16, 4, 1])).sum(dim=1)
+    counts = torch.unique(code_G, return_counts=True)[1].double()
+    assert len(counts) == 24
+    chi_square = float(((counts - 250) ** 2 / 250).sum())
+    assert chi_square < 49.7  # 0.1 % of the law with 23 degrees of freedom
+    assert math.isclose(draw.log_prob_G.exp()[0].item(), 1 / 24, rel_tol=1e-5)
+
+
+def test_uniform_follows_the_generator_of_the_run() -> None:
+    first = Uniform(UniformSettings(), _context(seed=5)).draw(4, None, 1.0)
+    again = Uniform(UniformSettings(), _context(seed=5)).draw(4, None, 1.0)
+    assert torch.equal(first.perm_GN, again.perm_GN)
+    with pytest.raises(UsageError, match="generator"):
+        Uniform(UniformSettings(), Context(grid=GRID))
