@@ -89,7 +89,7 @@ class Outcome:
     loss_MB: Tensor
     index_B: Tensor
     clock: Clock
-    local: slice = field(default=slice(None))
+    local: slice = field(default_factory=lambda: slice(None))
 
 
 @dataclass(frozen=True, slots=True)

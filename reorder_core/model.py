@@ -1,0 +1,124 @@
+"""The one place where patches, positions, order and backbone meet.
+
+B images, C channels, H W pixels, N patches or slots, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from reorder_core.errors import UsageError
+from reorder_core.grid import Grid
+from reorder_core.interfaces.backbone import Features
+from reorder_core.interfaces.policy import Draw
+from reorder_core.layout import Layout
+
+Positions = Literal["learned", "sincos2d", "none"]
+Follow = Literal["patch", "slot"]
+Order = Layout | Draw | tuple[Layout, ...]
+
+
+class PatchEmbedding(nn.Module):
+    """Square patches to tokens in patch order, [B, C, H, W] -> [B, N, D]: one convolution, as timm's PatchEmbed."""
+
+    def __init__(self, grid: Grid, patch: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.pixels = (grid.rows * patch, grid.columns * patch)
+        self.project = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
+        nn.init.trunc_normal_(self.project.weight, std=0.02)
+        nn.init.zeros_(cast(Tensor, self.project.bias))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        if tuple(images_BCHW.shape[-2:]) != self.pixels:
+            height, width = images_BCHW.shape[-2:]
+            raise UsageError(
+                f"the data set gives images of {height}x{width} pixels, but it described them as "
+                f"{self.pixels[0]}x{self.pixels[1]}: make its describe() and its images agree"
+            )
+        return self.project(images_BCHW).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def sincos2d(grid: Grid, width: int) -> Tensor:
+    """Fixed sine and cosine positions of the rows and columns, float32 [N, D] (MoCo v3, as timm's build_sincos2d).
+
+    The four quarters of D are sin(row), cos(row), sin(column), cos(column) at frequencies 10000^(-4k/D).
+    Raises `UsageError` where D is not divisible by 4 or the grid has more than one frame.
+    """
+    if width % 4 or grid.frames > 1:
+        raise UsageError(
+            f"positions.kind: sincos2d needs a width divisible by 4 and a single frame, not width {width} "
+            f"on a grid of {grid}: use learned positions"
+        )
+    places_N3 = torch.from_numpy(grid.places()).double()
+    frequency_F = 10000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row_NF, column_NF = (places_N3[:, axis, None] * frequency_F for axis in (0, 1))
+    return torch.cat([row_NF.sin(), row_NF.cos(), column_NF.sin(), column_NF.cos()], dim=1).float()
+
+
+class Model(nn.Module):
+    """Images to features: embed patches, add positions, put them in order, run the backbone.
+
+    With `follow: patch` the position belongs to the *place* that a patch was cut from, and travels with it, also
+    through a soft order. With `follow: slot` it belongs to the slot of the sequence and is added after ordering.
+
+    A backbone with `embedding(grid, patch, channels)` (not None) brings its own patch embedding [B, C, H, W] ->
+    [B, N, D] with its positions; the recipe then says `positions: {kind: none}`.
+    """
+
+    position_ND: Tensor | None
+
+    def __init__(
+        self,
+        backbone: Any,
+        grid: Grid,
+        patch: int,
+        channels: int,
+        positions: Positions = "learned",
+        follow: Follow = "patch",
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.follow = follow
+        own = backbone.embedding(grid, patch, channels) if hasattr(backbone, "embedding") else None
+        if own is not None and positions != "none":
+            raise UsageError(
+                "this backbone brings its own patch embedding and positions: write positions: {kind: none}"
+            )
+        self.embedding = PatchEmbedding(grid, patch, channels, backbone.width) if own is None else own
+        if positions == "learned":
+            self.position_ND = nn.Parameter(nn.init.trunc_normal_(torch.empty(grid.size, backbone.width), std=0.02))
+            self.position_ND._no_weight_decay = True  # type: ignore[attr-defined]
+        else:
+            fixed = sincos2d(grid, backbone.width) if positions == "sincos2d" else None
+            self.register_buffer("position_ND", fixed, persistent=False)
+        self.backbone = backbone
+
+    def embed(self, images_BCHW: Tensor) -> Tensor:
+        """Tokens [B, N, D] in patch order, with the positions of their places where positions follow the patch."""
+        tokens_BND: Tensor = self.embedding(images_BCHW)
+        if self.position_ND is not None and self.follow == "patch":
+            tokens_BND = tokens_BND + self.position_ND
+        return tokens_BND
+
+    def forward(self, images_BCHW: Tensor, order: Order) -> Features:
+        """Read images [B, C, H, W] in `order`; a soft draw is read through its soft order, laid out as its hard one.
+
+        A tuple of layouts goes to a backbone that wants several orders; tokens then stand in the order of the first.
+        """
+        tokens_BND = self.embed(images_BCHW)
+        layout: Layout | tuple[Layout, ...]
+        if isinstance(order, Draw):
+            layout = order.layout(self.grid).to(tokens_BND.device)
+            tokens_BND = order.soft(tokens_BND) if order.soft is not None else layout.order(tokens_BND)
+        elif isinstance(order, Layout):
+            layout = order.to(tokens_BND.device)
+            tokens_BND = layout.order(tokens_BND)
+        else:
+            layout = tuple(one.to(tokens_BND.device) for one in order)
+            tokens_BND = layout[0].order(tokens_BND)
+        if self.position_ND is not None and self.follow == "slot":
+            tokens_BND = tokens_BND + self.position_ND
+        return self.backbone(tokens_BND, layout)  # type: ignore[no-any-return]
