@@ -48,9 +48,7 @@ class Commands(click.Group):
         if name not in Catalogue.load().commands and not name.startswith("-"):
             known = self.list_commands(ctx)
             if not known:
-                raise UsageError(
-                    "reorder is not installed, so it has no commands: run `pip install -e .` in its folder"
-                )
+                raise UsageError("reorder is not installed, so it has no commands: run `pip install -e .`")
             near = did_you_mean(name, known) or f": there is {', '.join(known)}"
             raise UsageError(f"there is no command called '{name}'{near}")
         return super().resolve_command(ctx, args)
