@@ -7,4 +7,21 @@ from reorder_core import Component, hookimpl
 
 @hookimpl
 def components() -> tuple[Component, ...]:
-    return ()
+    return (
+        Component(
+            kind="dataset",
+            name="digits",
+            target="reorder_digits.digits:Digits",
+            settings="reorder_digits.settings:DigitsSettings",
+            summary="1,797 real handwritten digits of 8x8 pixels that come with scikit-learn",
+            paper="Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI 1998",
+        ),
+        Component(
+            kind="dataset",
+            name="cluttered_digits",
+            target="reorder_digits.cluttered:ClutteredDigits",
+            settings="reorder_digits.settings:ClutteredDigitsSettings",
+            summary="those digits on a larger canvas among pieces of other digits, at a place that is not uniform",
+            paper="after cluttered MNIST: Mnih et al., Recurrent Models of Visual Attention, NeurIPS 2014, 4.1",
+        ),
+    )
