@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from reorder_core.catalogue import Catalogue, Entry
 from reorder_core.errors import ReorderError, UnsupportedGrid
 
@@ -24,25 +26,12 @@ def fault(catalogue: Catalogue, entry: Entry) -> str:
 
 
 def _try_ordering(catalogue: Catalogue, entry: Entry) -> None:
+    from reorder_core.cli.show import LearnsFromData, permutation_of
     from reorder_core.grid import Grid
-    from reorder_core.interfaces.context import Context
-    from reorder_core.permutation import validate
-    from reorder_core.settings import ComponentRef
 
     settings = catalogue.settings_class(entry)
     if settings is not None and any(field.is_required() for field in settings.model_fields.values()):
         return
     for grid in (Grid(1, 1), Grid(2, 3), Grid(4, 4)):
-        context = Context(grid=grid, resolve=lambda ref: catalogue.build(ref, context))  # noqa: B023
-        ordering = catalogue.build(ComponentRef("ordering", entry.component.name), context)
-        if hasattr(ordering, "fit"):
-            return
-        try:
-            order = ordering.permutation(grid)
-        except UnsupportedGrid:
-            continue
-        except ReorderError:
-            raise
-        except Exception as error:
-            raise ReorderError(f"{entry} fails on a grid of {grid}: {type(error).__name__}: {error}") from error
-        validate(order, grid.size, f"{entry}, on a grid of {grid}, is no permutation: its order")
+        with suppress(UnsupportedGrid, LearnsFromData):
+            permutation_of(catalogue, entry, {}, grid)
