@@ -5,7 +5,7 @@ N patches; every order is int64 [N], `order[slot] = patch`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,7 +49,11 @@ def random_fixed(settings: RandomFixedSettings, context: Context) -> Control:
 
 def random_each_batch(settings: RandomEachBatchSettings, context: Context) -> Control:
     """A new random order a batch, in place of the policy: what the spread of orders does without any learning."""
-    return Control("random_each_batch", overrides={"policy": {"name": "uniform", "orders": settings.orders}})
+    overrides: dict[str, Any] = {"policy": {"name": "uniform", "orders": settings.orders}}
+    if settings.epochs is not None:
+        phases = {"unit": "epochs", "warm_up": 0, "learn": settings.epochs}
+        overrides |= {f"training.phases.{key}": value for key, value in phases.items()}
+    return Control("random_each_batch", overrides=overrides)
 
 
 def _prior(context: Context, learned_N: NDArray[np.int64] | None) -> NDArray[np.int64]:

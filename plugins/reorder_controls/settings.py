@@ -21,9 +21,16 @@ class RandomEachBatchSettings(Settings):
 
     orders: int = Field(default=1, ge=1)
     """how many different orders one batch is split into"""
+    epochs: int | None = Field(default=None, ge=1)
+    """draw in this many epochs from the first one on; left out: in the recipe's own learning phase"""
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
-        return _more_orders_than_images(self.orders, facts)
+        yield from _more_orders_than_images(self.orders, facts)
+        whole = getattr(facts.training, "epochs", None)
+        if self.epochs is not None and whole is not None and self.epochs > whole:
+            yield Problem(
+                "epochs", f"the run has {whole} epochs, so it cannot draw in {self.epochs}: give at most that"
+            )
 
 
 class UniformSettings(PolicySettings):

@@ -95,7 +95,10 @@ def test_random_fixed_is_one_order_a_seed() -> None:
 def test_random_each_batch_takes_the_uniform_policy() -> None:
     control = controls.random_each_batch(RandomEachBatchSettings(orders=3), _context())
     assert control.order_from is None
-    assert control.overrides["policy"] == {"name": "uniform", "orders": 3}
+    assert control.overrides == {"policy": {"name": "uniform", "orders": 3}}
+    whole = controls.random_each_batch(RandomEachBatchSettings(epochs=4), _context())
+    assert whole.overrides["training.phases.learn"] == 4
+    assert whole.overrides["training.phases.warm_up"] == 0
 
 
 def test_more_orders_than_images_is_found_before_the_run() -> None:
