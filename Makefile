@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar on
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar on
 RECIPE ?= recipes/mamba_reinforce.yaml
 
 .DEFAULT_GOAL := help

@@ -29,7 +29,7 @@ class RandomEachBatchSettings(Settings):
         whole = getattr(facts.training, "epochs", None)
         if self.epochs is not None and whole is not None and self.epochs > whole:
             yield Problem(
-                "epochs", f"the run has {whole} epochs, so it cannot draw in {self.epochs}: give at most that"
+                "epochs", f"the run has {whole} epochs, not {self.epochs}: give at most that many"
             )
 
 

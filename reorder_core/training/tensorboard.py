@@ -27,7 +27,7 @@ class TensorBoard:
             _LOG.warning("no TensorBoard events are written: install them with: pip install 'reorder[tensorboard]'")
             return
         purge = done_steps + 1 if done_steps else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
 
     @property
     def writing(self) -> bool:
