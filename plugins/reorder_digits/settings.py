@@ -57,14 +57,14 @@ class ClutteredDigitsSettings(DatasetSettings):
     """side of the picture"""
     digit: int = Field(default=14, ge=8)
     """side of the target: the 8x8 digit is enlarged to it (bilinear)"""
-    clutter: int = Field(default=10, ge=0, le=255)
+    clutter: int = Field(default=8, ge=0, le=255)
     """how many fragments lie about; each is cut from another digit than the target"""
-    fragment: int = Field(default=6, ge=1)
+    fragment: int = Field(default=5, ge=1)
     """side of a fragment, cut from a digit that was enlarged as the target was"""
     contrast: tuple[Share, Share] = (0.6, 1.0)
     """the ink of the target and of each fragment is as strong as a number drawn from this range (1: full black)"""
-    noise: float = Field(default=0.08, ge=0, le=1)
-    """standard deviation of Gaussian noise on every pixel, where full ink is 1"""
+    noise: float = Field(default=0.05, ge=0, le=1)
+    """standard deviation of nearly Gaussian noise on every pixel, where full ink is 1"""
     place: PlaceSettings = PlaceSettings()
     """where the target stands; by default usually in the upper left"""
     fresh: bool = False
