@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from reorder_core import Problem, RunFacts, Settings
 
 Positive = Annotated[int, Field(ge=1)]
