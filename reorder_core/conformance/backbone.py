@@ -103,12 +103,14 @@ def _check_declarations(module: Any) -> None:
 
 def _check_shapes(component: Buildable, settings: Given, backbone: _Backbone) -> None:
     for grid in {Grid(2, 3), Grid(1, 5), backbone.grid}:
-        other = _Backbone(component, settings, grid, backbone.tolerance)
+        _check_shapes_on(_Backbone(component, settings, grid, backbone.tolerance))
 
-        @for_all(5, token_batches(grid.size, other.module.width))
-        def right(patches_BND: Tensor, other: _Backbone = other) -> None:
-            features = other.read(patches_BND, other.orders())
-            _require_shapes(features, patches_BND.shape[0], other)
+
+def _check_shapes_on(backbone: _Backbone) -> None:
+    @for_all(5, token_batches(backbone.grid.size, backbone.module.width))
+    def right(patches_BND: Tensor) -> None:
+        features = backbone.read(patches_BND, backbone.orders())
+        _require_shapes(features, patches_BND.shape[0], backbone)
 
 
 def _require_shapes(features: Any, batch: int, backbone: _Backbone) -> None:
