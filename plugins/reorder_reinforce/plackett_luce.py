@@ -26,11 +26,11 @@ def plackett_luce_log_prob(scores: Tensor, perm_GN: Tensor) -> Tensor:
     scores: [N], one law for all orders, or [G, N], a law for each. Computed in float64 whatever comes in, and returned
     in the dtype of the scores. Exact for every span of scores: no sum underflows, no difference of near numbers.
     """
-    return _LogProb.apply(scores, perm_GN)  # type: ignore[no-any-return,no-untyped-call]
+    return _LogProb.apply(scores, perm_GN)  # type: ignore[no-any-return]
 
 
 class _LogProb(torch.autograd.Function):
-    """The gradient written out: ∂ log p / ∂ s_slot = 1 − exp(s_slot) · Σ_{earlier ≤ slot} 1 / Σ_{later ≥ earlier} exp s.
+    """The gradient written out: ∂ log p / ∂ s_slot = 1 − exp(s_slot) · Σ_{i ≤ slot} 1 / Σ_{j ≥ i} exp s_j.
 
     One cumulative sum forward, one back, both over positive numbers, so that nothing cancels.
     """
@@ -53,7 +53,7 @@ class _LogProb(torch.autograd.Function):
         return log_prob_G.to(scores.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_G: Tensor) -> tuple[Tensor, None]:
         weight_GN, sum_GN, backward_GN = ctx.saved_tensors
         if ctx.plain:
@@ -105,7 +105,7 @@ def mode(scores_N: Tensor, tie_break_N: Tensor) -> Tensor:
 
 
 def entropy_estimate(log_prob_G: Tensor) -> Tensor:
-    """Entropy in nats from a sample: the mean of −log p, unbiased where each order came from the law it is scored by."""
+    """Entropy in nats from a sample: the mean of −log p, unbiased where orders came from the law they are scored by."""
     return -log_prob_G.detach().mean()
 
 

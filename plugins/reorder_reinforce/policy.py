@@ -83,15 +83,28 @@ class Reinforce(torch.nn.Module):
         k = self.settings.orders
         if batch < k:
             raise UsageError(f"{k} orders do not fit a batch of {batch} images: lower policy.orders")
-        logits_CN = self.logits()
-        curve_K = self._curves(k, logits_CN.device)
-        perm_KN, order_log_prob_K = self._orders(logits_CN, curve_K, temperature)
-        log_prob_K = order_log_prob_K + self._curve_log_prob_C(logits_CN)[curve_K]
+        with torch.no_grad():
+            logits_CN = self.logits()
+            curve_K = self._curves(k, logits_CN.device)
+            noise_KN = uniform_noise(k, logits_CN.shape[1], self.generator, self.settings.antithetic)
+            if temperature > 0.0:
+                perm_KN = gumbel_top_k(logits_CN[curve_K] / temperature, noise_KN)
+            else:
+                perm_KN = self._modes()[curve_K]
+        return self.hand_out(batch, curve_K, perm_KN, temperature)
+
+    def hand_out(self, batch: int, curve_K: Tensor, perm_KN: Tensor, temperature: float) -> Draw:
+        """The draw in which these orders were sampled from these curves: scores them and shares them out."""
+        k = self.settings.orders
+        order_log_prob_K = self._order_log_prob(curve_K, perm_KN, temperature)
+        log_prob_K = order_log_prob_K + self._curve_log_prob_C()[curve_K]
         image_B = torch.arange(batch, device=perm_KN.device)
         rows = [(image_B + row) % k for row in range(self.settings.orders_per_image)]
         if self.settings.image_control == "mode_loss":
-            perm_KN = torch.cat([perm_KN, self.best()[None]])
-            log_prob_K = torch.cat([log_prob_K, log_prob_K.new_full((1,), torch.nan)])
+            best_1N, curve_1 = self.best()[None], self._best_curve()
+            perm_KN = torch.cat([perm_KN, best_1N])
+            best_1 = self._order_log_prob(curve_1, best_1N, temperature) + self._curve_log_prob_C()[curve_1]
+            log_prob_K = torch.cat([log_prob_K, best_1.detach()])
             rows.append(torch.full_like(image_B, k))
         return Draw(
             perm_GN=perm_KN,
@@ -104,10 +117,7 @@ class Reinforce(torch.nn.Module):
     @torch.no_grad()
     def best(self, tokens_BND: Tensor | None = None) -> Tensor:
         """The mode of the most probable curve; before the first update the prior itself (curve 0 wins a tie)."""
-        curve = 0
-        if self.curve_logits_C is not None:
-            curve = int((self.curve_logits_C >= self.curve_logits_C.max()).nonzero()[0])
-        return self._modes()[curve]
+        return self._modes()[self._best_curve()[0]]
 
     def observe(self, draw: Draw, outcome: Outcome) -> PolicyStep:
         """The REINFORCE loss −Σ advantage · log p / K, whose gradient is an unbiased estimate of −∇ expected reward."""
@@ -142,18 +152,22 @@ class Reinforce(torch.nn.Module):
         weight_C = self.curve_logits_C.detach().double().softmax(0).cpu()
         return torch.multinomial(weight_C, k, replacement=True, generator=self.generator).to(device)
 
-    def _orders(self, logits_CN: Tensor, curve_K: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        uniform_KN = uniform_noise(len(curve_K), logits_CN.shape[1], self.generator, self.settings.antithetic)
-        if temperature <= 0.0:
-            return self._modes()[curve_K], logits_CN.new_zeros(len(curve_K))
-        logits = logits_CN[0] if len(logits_CN) == 1 else logits_CN[curve_K]
-        perm_KN = gumbel_top_k((logits.detach() / temperature).expand(len(curve_K), -1), uniform_KN)
-        scored = 1.0 if self.settings.faithful else temperature  # the paper scores at 1 what it sampled at τ
-        return perm_KN, plackett_luce_log_prob(logits / scored, perm_KN)
-
-    def _curve_log_prob_C(self, logits_CN: Tensor) -> Tensor:
+    def _best_curve(self) -> Tensor:
         if self.curve_logits_C is None:
-            return logits_CN.new_zeros(1)
+            return torch.zeros(1, dtype=torch.int64, device=self.priors_CN.device)
+        return (self.curve_logits_C >= self.curve_logits_C.max()).nonzero()[0]
+
+    def _order_log_prob(self, curve_K: Tensor, perm_KN: Tensor, temperature: float) -> Tensor:
+        logits_CN = self.logits()
+        if temperature <= 0.0:  # each order is certain
+            return logits_CN.new_zeros(len(curve_K))
+        logits = logits_CN[0] if len(logits_CN) == 1 else logits_CN[curve_K]
+        scored_at = 1.0 if self.settings.faithful else temperature  # the paper scores at 1 what it sampled at τ
+        return plackett_luce_log_prob(logits / scored_at, perm_KN)
+
+    def _curve_log_prob_C(self) -> Tensor:
+        if self.curve_logits_C is None:
+            return torch.zeros(1, dtype=torch.float64, device=self.priors_CN.device)
         return self.curve_logits_C.double().log_softmax(0)
 
     def _modes(self) -> Tensor:
