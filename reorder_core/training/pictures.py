@@ -16,7 +16,6 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reorder_core.drawing import draw_png
 from reorder_core.errors import UsageError
 from reorder_core.training.history import (
     History,
@@ -207,6 +206,8 @@ def _draw_interval(axis: Axes, height: float, interval: Mapping[str, float]) -> 
 
 def draw_orders(folder: Path, path: Path) -> Path:
     """The order that the run ended with; left of it the one that its policy started from, where it had one."""
+    from reorder_core.drawing import draw_png
+
     (grid, final_N), first_N = final_order(folder), first_order(folder)
     if first_N is None:
         draw_png(final_N, grid, path, title="the order of this run")
