@@ -1,0 +1,141 @@
+"""From a recipe to the parts of a run: data, grid, order, policy, backbone, task, model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from reorder_core import permutation
+from reorder_core.errors import UsageError
+from reorder_core.grid import Grid
+from reorder_core.interfaces.context import Context
+from reorder_core.interfaces.dataset import Batch, Dataset
+from reorder_core.interfaces.task import Task, TaskResult
+from reorder_core.model import Model, Order
+
+if TYPE_CHECKING:
+    from reorder_core.catalogue import Catalogue
+    from reorder_core.recipe import Recipe
+    from reorder_core.settings import ComponentRef
+
+_FIT_IMAGES = 1024  # training images that an ordering which learns from data may look at
+OrderFrom = Callable[[Context], NDArray[np.int64]]
+
+
+class Learner(nn.Module):
+    """Model and task as one module, so that one forward pass is all that several processes have to agree on."""
+
+    def __init__(self, model: Model, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, batch: Batch, order: Order) -> TaskResult:
+        return self.task.step(self.model, batch, order)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    order_N: the fixed order, or the policy's first one, int64 [N]. order_name: who made it. policy: None where the
+    order is fixed. generator: the run's own (CPU); every draw of every component comes from it.
+    """
+
+    recipe: Recipe
+    grid: Grid
+    dataset: Dataset
+    order_N: NDArray[np.int64]
+    order_name: str
+    policy: Any
+    learner: Learner
+    generator: torch.Generator
+
+
+def base_context(recipe: Recipe, catalogue: Catalogue) -> Context:
+    """The context of a run: its grid, its data's facts, a fresh generator with its seed, and the catalogue."""
+    facts = recipe.facts
+
+    def resolve(ref: ComponentRef) -> Any:
+        return catalogue.build(ref, context)
+
+    context = Context(
+        grid=facts.grid,
+        patch=facts.patch,
+        channels=facts.data.channels,
+        data=facts.data,
+        generator=torch.Generator().manual_seed(recipe.seed),
+        resolve=resolve,
+    )
+    return context
+
+
+def _with(context: Context, catalogue: Catalogue, **changes: Any) -> Context:
+    """A context that knows more, and hands that on to the components that its components name."""
+
+    def resolve(ref: ComponentRef) -> Any:
+        return catalogue.build(ref, changed)
+
+    changed = replace(context, resolve=resolve, **changes)
+    return changed
+
+
+def build_dataset(recipe: Recipe, catalogue: Catalogue) -> Dataset:
+    """The data set, with a generator of its own: a run and its controls share it, whenever it was built."""
+    dataset: Dataset = catalogue.build(recipe.data.ref, base_context(recipe, catalogue))
+    return dataset
+
+
+def build_parts(
+    recipe: Recipe, catalogue: Catalogue, dataset: Dataset, order_from: OrderFrom | None = None, order_name: str = ""
+) -> Parts:
+    """Build all parts with the recipe's seed. The policy comes last: the weights are the same with and without it.
+
+    order_from: the fixed order of a control, in place of the recipe's ordering.
+    """
+    torch.manual_seed(recipe.seed)
+    context = base_context(recipe, catalogue)
+    assert context.generator is not None
+    prior = recipe.ordering.ref if recipe.policy is None else getattr(recipe.policy.settings, "prior", None)
+    prior = prior or recipe.ordering.ref
+    order_N = permutation_of(prior, catalogue, context, dataset) if order_from is None else order_from(context)
+    permutation.validate(order_N, recipe.facts.grid.size, what=order_name or f"{prior.kind} '{prior.name}'")
+    backbone = catalogue.build(recipe.backbone.ref, context)
+    if backbone.orders != 1:
+        raise UsageError(
+            f"the backbone '{recipe.backbone.ref.name}' reads {backbone.orders} orders at once, "
+            f"and a recipe gives one: choose another backbone"
+        )
+    positions = recipe.positions
+    model = Model(backbone, context.grid, context.patch, context.channels, positions.kind, positions.follow)
+    context = _with(context, catalogue, width=backbone.width)
+    task = catalogue.build(recipe.task.ref, context)
+    policy = None
+    if recipe.policy is not None:
+        policy = catalogue.build(recipe.policy.ref, _with(context, catalogue, prior_N=order_N))
+    return Parts(
+        recipe=recipe,
+        grid=context.grid,
+        dataset=dataset,
+        order_N=np.asarray(order_N, dtype=np.int64),
+        order_name=order_name or prior.name,
+        policy=policy,
+        learner=Learner(model, task),
+        generator=context.generator,  # type: ignore[arg-type]
+    )
+
+
+def permutation_of(ref: ComponentRef, catalogue: Catalogue, context: Context, dataset: Dataset) -> NDArray[np.int64]:
+    """The order that an ordering gives on this grid, fitted first where it learns from data."""
+    ordering = catalogue.build(ref, context)
+    if hasattr(ordering, "fit"):
+        indices = range(min(_FIT_IMAGES, len(dataset.train)))
+        ordering.fit(dataset.train.load(list(indices), 0).images_BCHW.numpy(), context.grid, context.generator)
+    order_N: NDArray[np.int64] = ordering.permutation(context.grid)
+    return order_N

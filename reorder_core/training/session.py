@@ -1,0 +1,282 @@
+"""One command: the main run of a recipe, then its controls, then the table that sets them side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+
+from reorder_core.errors import ReorderError, RunError, UsageError
+from reorder_core.interfaces.control import Control
+from reorder_core.interfaces.dataset import Dataset
+from reorder_core.training.build import (
+    OrderFrom,
+    Parts,
+    base_context,
+    build_dataset,
+    build_parts,
+    permutation_of,
+)
+from reorder_core.training.checkpoint import Checkpoints
+from reorder_core.training.evaluate import Validation
+from reorder_core.training.folder import new_folder, newest_folder, write_head, write_order
+from reorder_core.training.journal import Journal
+from reorder_core.training.loader import training_batches
+from reorder_core.training.loop import Surroundings, evaluate_split, train
+from reorder_core.training.pictures import draw_pictures
+from reorder_core.training.progress import Progress
+from reorder_core.training.report import RunResult, print_closing
+from reorder_core.training.step import train_step
+from reorder_core.training.stopping import StopRequest
+from reorder_core.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from reorder_core.catalogue import Catalogue
+    from reorder_core.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the session: the main one, or a control with its own recipe and perhaps its own order.
+
+    needs_order: it can only be built when the main run has its order.
+    """
+
+    name: str
+    recipe: Recipe
+    folder: Path
+    order_from: OrderFrom | None = None
+    order_name: str = ""
+
+
+@dataclass
+class Session:
+    """Everything that the runs of one command share: the recipe, the data set, the devices, the screen."""
+
+    recipe: Recipe
+    catalogue: Catalogue
+    accelerator: Accelerator
+    dataset: Dataset
+    progress: Progress
+    stop: StopRequest
+
+    @classmethod
+    def open(
+        cls, recipe: Recipe, catalogue: Catalogue, accelerator: Accelerator, progress: Progress, stop: StopRequest
+    ) -> Session:
+        progress.message(f"data: {recipe.data.ref.name}")
+        return cls(recipe, catalogue, accelerator, build_dataset(recipe, catalogue), progress, stop)
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def run(self, out: Path, resume: bool) -> list[RunResult]:
+        """Run, or continue, everything; returns the results, the main run's first."""
+        folder = self._folder(out, resume)
+        self.progress.message(f"run folder: {folder}")
+        main = self._run_job(Job(self._main_name, self.recipe, folder), resume)
+        return [main, *(self._run_job(job, resume) for job in self._control_jobs(folder, main.order))]
+
+    def conclude(self, results: list[RunResult]) -> None:
+        """The table, the comparison and the pictures, once the display is gone."""
+        if not self.is_main:
+            return
+        main, *controls = results
+
+        def finish() -> None:
+            print_closing(main, controls, self.progress.console)
+            for result in results:
+                draw_pictures(result.folder)
+
+        _write(main.folder, finish)
+
+    def dry_run(self) -> None:
+        """Build everything, take one training step (of the policy, where there is one) and one validation step."""
+        for job in [Job(self._main_name, self.recipe, Path()), *self._control_jobs(Path(), None)]:
+            parts = self._parts(job)
+            t = Trainer.make(parts, self.accelerator, {})
+            t.step = t.table.learn_start if t.table.has_policy else 0
+            with_end = min(t.step + 1, t.table.total)
+            for batch, index_B in training_batches(parts.dataset, t.plan, with_end - 1, with_end):
+                result = train_step(t, batch, index_B)
+                found = evaluate_split(t, stop_after=1)
+                self.progress.message(
+                    f"{job.name}: one training step (loss {result.loss:.4f}) "
+                    f"and one validation step (loss {found.metrics['loss']:.4f}) work"
+                )
+            self.accelerator.free_memory()
+
+    @property
+    def _main_name(self) -> str:
+        return "learned" if self.recipe.policy is not None else self.recipe.ordering.ref.name
+
+    def _folder(self, out: Path, resume: bool) -> Path:
+        """The run folder, chosen by the first process and told to the others; an error is told as well."""
+        told: list[Any] = [None]
+        if self.is_main:
+            try:
+                told = [newest_folder(out, self.recipe) if resume else new_folder(out, self.recipe)]
+            except Exception as error:
+                told = [error]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(told)
+        if isinstance(told[0], Exception):
+            raise told[0]
+        return Path(told[0])
+
+    def _control_jobs(self, folder: Path, learned_N: NDArray[np.int64] | None) -> Iterator[Job]:
+        """The controls as jobs. learned_N: the main run's order; None in a dry run, where the first one stands in."""
+        taken: set[str] = set()
+        for part in self.recipe.controls:
+            name = _free(part.ref.name, taken)
+            if part.ref.kind == "ordering":
+                fixed = self.recipe.with_overrides({"policy": None, "controls": []})
+                ref = part.ref
+
+                def by_ordering(context: Any, ref: Any = ref) -> NDArray[np.int64]:
+                    return permutation_of(ref, self.catalogue, context, self.dataset)
+
+                yield Job(name, fixed, folder / "controls" / name, by_ordering, name)
+                continue
+            control: Control = self.catalogue.build(part.ref, base_context(self.recipe, self.catalogue))
+            changed = self.recipe.with_overrides({"policy": None, "controls": [], **control.overrides})
+            order_from = self._order_of(control, learned_N)
+            yield Job(name, changed, folder / "controls" / name, order_from, name if order_from else "")
+
+    def _order_of(self, control: Control, learned_N: NDArray[np.int64] | None) -> OrderFrom | None:
+        """The control's order as a function of its context, which also knows the order the policy started from."""
+        if control.order_from is None:
+            return None
+        chosen = control.order_from
+
+        def order_from(context: Any) -> NDArray[np.int64]:
+            prior_N = None
+            if self.recipe.policy is not None:
+                ref = getattr(self.recipe.policy.settings, "prior", None) or self.recipe.ordering.ref
+                prior_N = permutation_of(ref, self.catalogue, context, self.dataset)
+            known = learned_N
+            if known is None and control.needs == "finished":  # a dry run: any order has the right shape
+                known = np.arange(context.grid.size, dtype=np.int64)
+            return chosen(replace(context, prior_N=prior_N), known if control.needs == "finished" else None)
+
+        return order_from
+
+    def _parts(self, job: Job) -> Parts:
+        try:
+            return build_parts(job.recipe, self.catalogue, self.dataset, job.order_from, job.order_name)
+        except RunError as error:  # an image that cannot be read, say: still before the first step
+            raise UsageError(str(error)) from error
+
+    def _run_job(self, job: Job, resume: bool) -> RunResult:
+        """Run a job, or continue it, or read its result where it is finished."""
+        if resume and (job.folder / "result.json").exists():
+            self.progress.message(f"{job.name} is finished: {job.folder}")
+            return RunResult.load(job.folder)
+        parts = self._parts(job)
+        t = Trainer.make(parts, self.accelerator, self._identity(job, parts))
+        checkpoints = Checkpoints(job.folder / "checkpoints", job.recipe.training.checkpoint.keep)
+        length = self._restore(t, job, checkpoints) if resume else 0
+        if self.is_main and not (job.folder / "environment.json").exists():
+            _write(
+                job.folder,
+                lambda: write_head(job.folder, job.recipe, str(self.accelerator.device), t.plan.shares.processes),
+            )
+        self.accelerator.wait_for_everyone()
+        self.progress.start(t.table.total, t.table.steps_per_epoch, job.name, first_step=t.step)
+        with Journal(job.folder if self.is_main else None, length, t.step) as journal:
+            around = Surroundings(journal, self.progress, checkpoints if self.is_main else None, self.stop)
+            found = self._train(t, around)
+        self.progress.finish()
+        result = self._result(job, t, found)
+        if self.is_main:
+            _write(job.folder, lambda: self._save(job, t, result))
+        self.accelerator.wait_for_everyone()
+        self.accelerator.free_memory()
+        return result
+
+    def _train(self, t: Trainer, around: Surroundings) -> Validation:
+        """Train; whatever goes wrong from here on is a run that failed (exit code 1), not a recipe that is wrong."""
+        try:
+            return train(t, around)
+        except RunError:
+            raise
+        except ReorderError as error:
+            raise RunError(str(error)) from error
+
+    def _restore(self, t: Trainer, job: Job, checkpoints: Checkpoints) -> int:
+        snapshot, refused = checkpoints.load_newest()
+        for sentence in refused:
+            self.progress.message(f"{sentence}; the one before it is used")
+        if snapshot is None:
+            self.progress.message(f"{job.name}: no whole checkpoint, starts at step 0 of {t.table.total}")
+            return 0
+        length = t.restore(snapshot)
+        self.progress.message(f"{job.name}: resumed at step {t.step} of {t.table.total} ({job.folder})")
+        return length
+
+    def _identity(self, job: Job, parts: Parts) -> dict[str, Any]:
+        """What a checkpoint must have been made with, to go on from it."""
+        return {
+            "recipe": job.recipe.fingerprint()[:16],
+            "order": hashlib.sha256(parts.order_N.tobytes()).hexdigest()[:16],
+            "processes": self.accelerator.num_processes,
+        }
+
+    def _result(self, job: Job, t: Trainer, found: Validation) -> RunResult:
+        task, images = t.learner.task, t.step * t.plan.global_batch
+        return RunResult(
+            name=job.name,
+            order=t.best_order().numpy(),
+            metrics=found.metrics,
+            score_B=found.score_S,
+            seconds=t.seconds,
+            folder=job.folder,
+            images_per_second=images / max(t.train_seconds, 1e-9),
+            primary=task.primary,
+            higher_is_better=task.higher_is_better,
+            steps=t.step,
+        )
+
+    def _save(self, job: Job, t: Trainer, result: RunResult) -> None:
+        """`order.json`, `scores.npy` and last `result.json`, which says that the run is finished."""
+        policy = job.recipe.policy
+        write_order(
+            job.folder,
+            result.order,
+            t.parts.grid,
+            job.recipe.name if policy is not None else t.parts.order_name,
+            run=job.name,
+            recipe=job.recipe.fingerprint(),
+            seed=job.recipe.seed,
+            policy=None if policy is None else policy.ref.name,
+            initial_order=t.parts.order_name,
+            steps=t.step,
+        )
+        result.save()
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number where an earlier control has it: `spiral`, `spiral-2`."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    taken.add(free)
+    return free
+
+
+def _write(folder: Path, action: Any) -> None:
+    try:
+        action()
+    except OSError as error:
+        raise RunError(
+            f"{folder} could not be written ({error.strerror}): make room, then go on with --resume"
+        ) from error
