@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -95,7 +96,10 @@ def gumbel_top_k(scores: Tensor, uniform_GN: Tensor) -> Tensor:
     tiny = torch.finfo(torch.float64).tiny
     uniform_GN = uniform_GN.to(scores.device, torch.float64).clamp(tiny, 1.0 - 2.0**-53)
     gumbel_GN = uniform_GN.log_().neg_().log_().neg_()
-    return (scores.detach() + gumbel_GN).argsort(dim=-1, descending=True)
+    key_GN = gumbel_GN.add_(scores.detach()).neg_()
+    if key_GN.device.type == "cpu":  # NumPy's vectorised sort is several times as fast as torch's here
+        return torch.from_numpy(np.argsort(key_GN.numpy(), axis=-1))
+    return key_GN.argsort(dim=-1)
 
 
 def mode(scores_N: Tensor, tie_break_N: Tensor) -> Tensor:
@@ -114,13 +118,13 @@ def largest_entropy(patches: int) -> float:
     return math.lgamma(patches + 1)
 
 
-def kendall_tau(perm_GN: Tensor, other_N: Tensor) -> Tensor:
-    """Kendall τ between each order and another one, float32 [G]: 1 the same, −1 read backwards, 0 unrelated. O(N²)."""
-    slot_in_other_N = other_N.argsort()
-    rank_GN = slot_in_other_N[perm_GN].to(torch.int32)
+def kendall_tau(perm_GN: Tensor, other: Tensor) -> Tensor:
+    """Kendall τ of each order with `other` [N] or [G, N], float32 [G]: 1 the same, −1 backwards, 0 unrelated. O(N²)."""
+    slot_in_other = other.argsort(dim=-1)
+    rank_GN = slot_in_other.expand_as(perm_GN).gather(-1, perm_GN).to(torch.int32)
     n = rank_GN.shape[-1]
     if n < 2:
         return torch.ones(rank_GN.shape[0])
-    sign_GNN = torch.sign(rank_GN.unsqueeze(-2) - rank_GN.unsqueeze(-1))  # + where a later slot is later there too
-    agree_G = torch.triu(sign_GNN, diagonal=1).sum((-2, -1))
-    return agree_G.float() * (2.0 / (n * (n - 1)))
+    later_GNN = rank_GN.unsqueeze(-2) > rank_GN.unsqueeze(-1)  # row: earlier slot, column: later slot
+    agree_G = later_GNN.triu_(diagonal=1).sum((-2, -1))
+    return agree_G.float() * (4.0 / (n * (n - 1))) - 1.0

@@ -155,7 +155,8 @@ class Reinforce(torch.nn.Module):
     def _best_curve(self) -> Tensor:
         if self.curve_logits_C is None:
             return torch.zeros(1, dtype=torch.int64, device=self.priors_CN.device)
-        return (self.curve_logits_C >= self.curve_logits_C.max()).nonzero()[0]
+        best: Tensor = (self.curve_logits_C >= self.curve_logits_C.max()).nonzero()[0]
+        return best
 
     def _order_log_prob(self, curve_K: Tensor, perm_KN: Tensor, temperature: float) -> Tensor:
         logits_CN = self.logits()
@@ -190,12 +191,13 @@ class Reinforce(torch.nn.Module):
     def _metrics(self, draw: Draw, reward: Tensor, advantage_K: Tensor) -> dict[str, float]:
         k = len(advantage_K)
         some = max(1, min(k, _TAU_COMPARISONS // self.priors_CN.shape[1] ** 2))
-        modes_CN, best_N = self._modes(), self.best()
-        sharpness = [kendall_tau(draw.perm_GN[g : g + 1], modes_CN[int(draw.aux.curve_K[g])]) for g in range(some)]
+        modes_CN = self._modes()
+        best_N = modes_CN[self._best_curve()[0]]
+        curve_G = draw.aux.curve_K[:some]
         metrics = {
             "reward": reward,
             "entropy": entropy_estimate(draw.log_prob_G[:k]),  # type: ignore[index]
-            "sharpness": torch.cat(sharpness).mean(),
+            "sharpness": kendall_tau(draw.perm_GN[:some], modes_CN[curve_G]).mean(),
             "kendall_tau_to_prior": kendall_tau(best_N[None], self.priors_CN[0]).mean(),
             "advantage_std": advantage_K.std(correction=0),
         }

@@ -72,8 +72,8 @@ def test_released_starts_at_the_inverse() -> None:
 
 def test_sampled_law_is_the_scored_law_except_where_faithful() -> None:
     """Mistake 2: the log-probability of an order must not stay the same when the temperature does not."""
-    for given, changes in (({}, True), ({"faithful": "paper"}, False)):
-        made = policy(Grid(4, 6), **given)
+    for chosen, changes in (({}, True), ({"faithful": "paper"}, False)):
+        made = policy(Grid(4, 6), **chosen)
         perm_KN = made.draw(8, None, 0.5).perm_GN
         curve_K = torch.zeros(len(perm_KN), dtype=torch.int64)
         hot, cold = (made.hand_out(8, curve_K, perm_KN, tau).log_prob_G for tau in (0.5, 0.05))
@@ -115,13 +115,13 @@ VARIANTS: list[dict[str, object]] = [
 def test_draws_observes_and_moves(given: dict[str, object]) -> None:
     made = policy(Grid(4, 6), **given)
     clock = Clock(5, 10, 0, 10, 10)
-    for _ in range(2):  # the first call of a moving average only sets it
+    for seed in (3, 4):  # the first call of a moving average only sets it
         draw = made.draw(16, None, 0.2)
         rows = 1 if draw.extra_MB is None else 1 + len(draw.extra_MB)
         assert rows == made.orders_per_image
         assert draw.group_B.tolist() == [i % made.settings.orders for i in range(16)]
         assert draw.perm_GN.sort(-1).values.tolist() == [list(range(24))] * len(draw.perm_GN)
-        loss_MB = torch.rand(rows, 16, generator=torch.Generator().manual_seed(3))
+        loss_MB = torch.rand(rows, 16, generator=torch.Generator().manual_seed(seed))
         step = made.observe(draw, Outcome(loss_MB, torch.arange(16), clock))
     assert step.loss is not None
     step.loss.backward()
@@ -130,11 +130,9 @@ def test_draws_observes_and_moves(given: dict[str, object]) -> None:
     assert all(isinstance(value, float) for value in step.metrics.values())
 
 
-# `released` starts elsewhere on purpose, and image_ema needs a data set.
-@pytest.mark.parametrize("given", VARIANTS, ids=str)
+# `released` starts elsewhere on purpose, image_ema needs a data set, and curves a context that builds orderings.
+@pytest.mark.parametrize("given", [given for given in VARIANTS if "curves" not in given], ids=str)
 def test_keeps_the_contract(given: dict[str, object]) -> None:
-    if "curves" in given:
-        pytest.skip("curves need a context that builds orderings")
     check_policy(Reinforce, ReinforceSettings(**given), grid=Grid(4, 4), examples=3)  # type: ignore[arg-type]
 
 
@@ -217,7 +215,7 @@ def test_problems_say_what_to_do() -> None:
     assert problems(orders=4, logits="dct", coefficients=3) == {}
     assert "at least 2 orders" in problems(orders=1)["baseline"]
     assert "cannot be read in 5 of 4" in problems(orders=4, orders_per_image=5)["orders_per_image"]
-    assert "even number" in problems(orders=3, antithetic=True)["antithetic"]
+    assert "even number" in problems(orders=3, antithetic=True, baseline="none")["antithetic"]
     assert "at least 4 orders" in problems(orders=2, antithetic=True)["antithetic"]
     assert "at most half" in problems(orders=4, antithetic=True, orders_per_image=3)["orders_per_image"]
     assert "number of training images" in problems(orders=4, image_control="image_ema")["image_control"]
