@@ -139,7 +139,7 @@ def _numbers(tally: Tally, width: int) -> list[Table | Text]:
     if report is None:
         return [Text(f"{tally.total_steps:,} steps", style="dim")]
     cells = [
-        ("epoch", f"{report.epoch}/{tally.epochs}"),
+        ("epoch", f"{report.epoch + 1}/{tally.epochs}"),
         ("step", f"{report.step:,}/{tally.total_steps:,}"),
         *((key, value) for key, value in _shown(report) if key != "loss"),
     ]
@@ -175,7 +175,7 @@ def plain_line(tally: Tally, report: StepReport) -> str:
     numbers = "  ".join(f"{key} {value}" for key, value in _shown(report))
     left = tally.seconds_left
     rest = "" if left is None or report.step >= tally.total_steps else f"  {show_seconds(left)} left"
-    place = f"step {report.step}/{tally.total_steps}  epoch {report.epoch}/{tally.epochs}"
+    place = f"step {report.step}/{tally.total_steps}  epoch {report.epoch + 1}/{tally.epochs}"
     return f"  {place}  {phase}  {numbers}{rest}"
 
 

@@ -63,17 +63,23 @@ class History:
                 spans.append((phase, spans[-1][2] if spans else step, step))
         return spans
 
-    def mean_slots(self) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
-        """(step [T], slot [T, N], whether these are means of the policy's law).
+    @property
+    def has_policy(self) -> bool:
+        """Whether a policy chose the order in any step."""
+        return any(row.get("phase") != "fixed" for row in self.steps)
 
-        Where the policy wrote no means, the slots in its best order stand in.
+    def mean_slots(self) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+        """(step [T], slot [T, N], whether these are means over drawn orders).
+
+        While a policy learns: the mean slot of each patch over the orders drawn. Before and after it, and all through
+        where no such means were written: the slot in the best order.
         """
-        if self.slots:
-            slot_TN = np.asarray([row["slots"] for row in self.slots], dtype=np.float64)
-            return np.asarray([float(row["step"]) for row in self.slots]), slot_TN, True
-        perm_TN = np.asarray([row["permutation"] for row in self.orders], dtype=np.int64)
-        slot_TN = np.argsort(perm_TN, axis=1).astype(np.float64) if len(perm_TN) else np.empty((0, 0))
-        return np.asarray([float(row["step"]) for row in self.orders]), slot_TN, False
+        drawn = {float(row["step"]): row["slots"] for row in self.slots}
+        first, last = (min(drawn), max(drawn)) if drawn else (np.inf, -np.inf)
+        best = {float(row["step"]): np.argsort(row["permutation"]) for row in self.orders}
+        rows = drawn | {step: slots for step, slots in best.items() if step < first or step > last}
+        steps = sorted(rows)
+        return np.asarray(steps), np.asarray([rows[step] for step in steps], dtype=np.float64), bool(drawn)
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -114,6 +120,10 @@ def primary_metric(folder: Path) -> str:
     return str(saved_result(folder).get("primary", "top1"))
 
 
+def run_name(folder: Path) -> str:
+    return str(saved_result(folder).get("name", "this run"))
+
+
 def final_order(folder: Path) -> tuple[Grid, NDArray[np.int64]]:
     path = folder / "order.json"
     try:
@@ -126,6 +136,8 @@ def final_order(folder: Path) -> tuple[Grid, NDArray[np.int64]]:
 
 
 def first_order(folder: Path) -> NDArray[np.int64] | None:
-    """The order that the policy started from: the first one written down."""
-    orders = History.load(folder).orders
-    return np.asarray(orders[0]["permutation"], dtype=np.int64) if orders else None
+    """The order that the policy started from, the first one written down; None without a policy."""
+    history = History.load(folder)
+    return (
+        np.asarray(history.orders[0]["permutation"], dtype=np.int64) if history.has_policy and history.orders else None
+    )

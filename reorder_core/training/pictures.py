@@ -14,8 +14,8 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
-from PIL import Image
 
+from reorder_core.drawing import draw_many_png
 from reorder_core.errors import UsageError
 from reorder_core.training.history import (
     History,
@@ -23,6 +23,7 @@ from reorder_core.training.history import (
     final_order,
     first_order,
     primary_metric,
+    run_name,
     saved_comparison,
 )
 from reorder_core.training.report import RunResult, is_share, show_metric
@@ -54,7 +55,7 @@ def draw_pictures(folder: Path) -> list[Path]:
     pictures.mkdir(exist_ok=True)
     history = History.load(folder)
     drawn = [draw_curves(folder, pictures / "curves.png"), draw_orders(folder, pictures / "order.png")]
-    if len(history.mean_slots()[0]) > 1:
+    if history.has_policy and len(history.mean_slots()[0]) > 1:
         drawn.append(draw_policy_slots(folder, pictures / "policy_slots.png"))
     if saved_comparison(folder):
         drawn.append(draw_comparison(folder, pictures / "comparison.png"))
@@ -72,13 +73,13 @@ def draw_curves(folder: Path, path: Path) -> Path:
         _band_phases(axis, history, labelled=axis is axes[0])
         for index, (other_name, other) in enumerate(controls.items()):
             _draw_series(axis, other, name, other_name, *_look(index))
-        _draw_series(axis, history, name, "learned" if controls else "", _MAIN, "-")
+        _draw_series(axis, history, name, run_name(folder) if controls else "", _MAIN, "-")
         axis.set_ylabel(label)
         if is_share(name):
             axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axis.margins(x=0.01)
         _calm(axis)
     axes[-1].set_xlabel("step")
-    axes[-1].margins(x=0.01)
     if controls:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(
@@ -109,10 +110,11 @@ def _draw_series(axis: Axes, history: History, name: str, label: str, colour: st
 def _smoothed(value_T: NDArray[np.float64]) -> NDArray[np.float64]:
     """A centred mean over a twentieth of the run, with shorter windows at the ends."""
     half = len(value_T) // 40
-    total = np.concatenate([[0.0], np.cumsum(value_T)])
+    total = np.cumsum(np.concatenate([np.zeros_like(value_T[:1]), value_T]), axis=0)
     index = np.arange(len(value_T))
     low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(value_T))
-    smooth: NDArray[np.float64] = (total[high] - total[low]) / (high - low)
+    count = (high - low).reshape(-1, *(1 for _ in value_T.shape[1:]))
+    smooth: NDArray[np.float64] = (total[high] - total[low]) / count
     return smooth
 
 
@@ -127,10 +129,12 @@ def _band_phases(axis: Axes, history: History, labelled: bool) -> None:
 
 def draw_policy_slots(folder: Path, path: Path) -> Path:
     """Where in the sequence each patch stood over time: maps of the grid at some times, and a line a patch."""
-    step_T, slot_TN, means = History.load(folder).mean_slots()
-    if len(step_T) < 2:
+    history = History.load(folder)
+    step_T, slot_TN, means = history.mean_slots()
+    if len(step_T) < 2 or not history.has_policy:
         raise UsageError(f"{folder} has no history of a policy to draw: run a recipe with a policy")
     grid, _ = final_order(folder)
+    slot_TN = _smoothed(slot_TN) if means else slot_TN
     shown = np.unique(np.linspace(0, len(step_T) - 1, 6).round().astype(int))
     figure = Figure(figsize=(10, 6.2), layout="constrained")
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1, 1.5]))
@@ -206,31 +210,12 @@ def _draw_interval(axis: Axes, height: float, interval: Mapping[str, float]) -> 
 
 def draw_orders(folder: Path, path: Path) -> Path:
     """The order that the run ended with; left of it the one that its policy started from, where it had one."""
-    from reorder_core.drawing import draw_png
-
     (grid, final_N), first_N = final_order(folder), first_order(folder)
-    if first_N is None:
-        draw_png(final_N, grid, path, title="the order of this run")
-        return path
-    parts = [path.with_name(f"{path.stem}.{part}.png") for part in ("first", "final")]
-    try:
-        draw_png(first_N, grid, parts[0], title="started from")
-        draw_png(final_N, grid, parts[1], title="learned")
-        _side_by_side(parts, path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+    orders = [(run_name(folder), final_N, grid)]
+    if first_N is not None:
+        orders.insert(0, ("started from", first_N, grid))
+    draw_many_png(orders, path)
     return path
-
-
-def _side_by_side(parts: list[Path], path: Path) -> None:
-    images = [Image.open(part).convert("RGB") for part in parts]
-    whole = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
-    left = 0
-    for image in images:
-        whole.paste(image, (left, 0))
-        left += image.width
-    whole.save(path)
 
 
 def _calm(axis: Axes) -> None:

@@ -31,7 +31,7 @@ _REFRESH_HZ = 8
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One optimiser step: `step` steps are done, in `epoch` (counted from 1).
+    """One optimiser step: `step` steps are done; the last of them in `epoch` (counted from 0, shown from 1).
 
     phase: warm_up | learn | frozen | fixed. accuracy: share of the batch, 0 to 1. reward: of the drawn orders.
     policy_metrics: what the policy itself reports, shown as it comes.

@@ -32,7 +32,7 @@ def _rows(policy: bool, means: bool) -> list[dict[str, object]]:
         rows.append(row)
         if step % 10 == 0:
             rows.append({"event": "validation", "step": step, "epoch": step // 10, "top1": step / 100})
-            if policy:
+            if policy or step == 10:
                 rows.append({"event": "order", "step": step, "permutation": rng.permutation(N).tolist()})
             if means:
                 rows.append({"event": "policy_slots", "step": step, "slots": (rng.random(N) * N).tolist()})

@@ -37,7 +37,7 @@ class _Clock:
 def _report(step: int, phase: str = "learn") -> StepReport:
     return StepReport(
         step=step,
-        epoch=1 + step // 10,
+        epoch=step // 10,
         phase=phase,
         loss=2.0 / step,
         accuracy=0.5,
