@@ -14,7 +14,7 @@ from reorder_controls import controls, plugin
 from reorder_controls.settings import RandomEachBatchSettings, RandomFixedSettings, UniformSettings
 from reorder_controls.uniform import Uniform
 
-from reorder_core import Clock, Context, DataFacts, Grid, Outcome, Policy, RunError, RunFacts, UsageError
+from reorder_core import Clock, Context, DataFacts, Grid, Outcome, Policy, RunError, RunFacts, UsageError, conformance
 
 GRID = Grid(3, 4)
 CLOCK = Clock(step=3, steps_per_epoch=10, learn_start=0, learn_stop=20, total=30)
@@ -150,3 +150,9 @@ def test_uniform_follows_the_generator_of_the_run() -> None:
     assert torch.equal(first.perm_GN, again.perm_GN)
     with pytest.raises(UsageError, match="generator"):
         Uniform(UniformSettings(), Context(grid=GRID))
+
+
+@pytest.mark.parametrize("component", plugin.components(), ids=lambda component: component.name)
+def test_the_contract_of_its_kind(component: object) -> None:
+    check = {"control": conformance.check_control, "policy": conformance.check_policy}[component.kind]
+    check(component)
