@@ -143,7 +143,8 @@ class Reinforce(torch.nn.Module):
         # Stratified: Σ_c w_c · E[reward | c] with the weights inside the gradient, so that no curve is sampled.
         weight_K = self.curve_logits_C.double().softmax(0)[draw.aux.curve_K] * len(self.priors_CN)
         order_K = weight_K.detach() * advantage_K * draw.aux.order_log_prob_K
-        return -(weight_K * reward_K + order_K).mean()
+        loss: Tensor = -(weight_K * reward_K + order_K).mean()
+        return loss
 
     def _curves(self, k: int, device: torch.device) -> Tensor:
         curves = self.priors_CN.shape[0]
@@ -159,7 +160,7 @@ class Reinforce(torch.nn.Module):
         return best
 
     def _order_log_prob(self, curve_K: Tensor, perm_KN: Tensor, temperature: float) -> Tensor:
-        logits_CN = self.logits()
+        logits_CN: Tensor = self.logits()
         if temperature <= 0.0:  # each order is certain
             return logits_CN.new_zeros(len(curve_K))
         logits = logits_CN[0] if len(logits_CN) == 1 else logits_CN[curve_K]
