@@ -154,5 +154,10 @@ def test_uniform_follows_the_generator_of_the_run() -> None:
 
 @pytest.mark.parametrize("component", plugin.components(), ids=lambda component: component.name)
 def test_the_contract_of_its_kind(component: object) -> None:
+    module, name = component.target.split(":")
+    chosen = None
+    if component.settings:
+        home, cls = component.settings.split(":")
+        chosen = getattr(import_module(home), cls)()
     check = {"control": conformance.check_control, "policy": conformance.check_policy}[component.kind]
-    check(component)
+    check(getattr(import_module(module), name), chosen)
