@@ -52,7 +52,8 @@ def places(draws: Draws, settings: PlaceSettings, room: int) -> NDArray[np.int64
         share_B2 = np.where(draws.integers(_CORNER, 2, 2) == 1, 1.0 - off_B2, off_B2)
     else:
         share_B2 = np.asarray(settings.centre) + settings.spread * draws.normal(_PLACE, 2)
-    return np.rint(np.clip(share_B2, 0.0, 1.0) * room).astype(np.int64)
+    place_B2: NDArray[np.int64] = np.rint(np.clip(share_B2, 0.0, 1.0) * room).astype(np.int64)
+    return place_B2
 
 
 class Composer:
@@ -108,8 +109,12 @@ class Composer:
         settings, count = self.settings, self.settings.clutter
         from_BF = draws.integers(_FRAGMENT, count, len(self.pool) - 1)
         from_BF += from_BF >= chosen_B[:, None]
-        cut_BF2 = draws.integers(_CUT, 2 * count, settings.digit - settings.fragment + 1).reshape(-1, count, 2)
-        laid_BF2 = draws.integers(_LAID, 2 * count, settings.size - settings.fragment + 1).reshape(-1, count, 2)
+        cut_BF2 = draws.integers(_CUT, 2 * count, settings.digit - settings.fragment + 1).reshape(
+            len(chosen_B), count, 2
+        )
+        laid_BF2 = draws.integers(_LAID, 2 * count, settings.size - settings.fragment + 1).reshape(
+            len(chosen_B), count, 2
+        )
         span_f = np.arange(settings.fragment)
         for number in range(count):
             row_Bf1 = (cut_BF2[:, number, :1] + span_f)[:, :, None]

@@ -47,7 +47,7 @@ class Draws:
 
     def uniform(self, stream: int, count: int) -> NDArray[np.float64]:
         """In [0, 1), float64 [B, count]."""
-        return (self.bits(stream, count) >> np.uint64(11)) * 2.0**-53
+        return (self.bits(stream, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def integers(self, stream: int, count: int, below: int) -> NDArray[np.int64]:
         """0 … below-1, int64 [B, count]; below < 2**32."""
@@ -61,7 +61,7 @@ class Draws:
 
     def bell(self, stream: int, count: int) -> NDArray[np.float32]:
         """Mean 0, variance 1, nearly normal, float32 [B, count]: four uniforms of 16 bits added (Irwin-Hall)."""
-        lanes = self.bits(stream, count).view(np.uint16).reshape(-1, count, 4)
+        lanes = self.bits(stream, count).view(np.uint16).reshape(len(self._row_B1), count, 4)
         total = lanes[..., 0].astype(np.float32)
         for lane in range(1, 4):
             total += lanes[..., lane]

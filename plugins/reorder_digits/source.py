@@ -31,7 +31,7 @@ class Pool:
 def shares(count_K: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """`total` divided among classes in proportion to their counts: largest remainders, ties to the smaller class."""
     exact_K = count_K * (total / count_K.sum())
-    share_K = np.floor(exact_K).astype(np.int64)
+    share_K: NDArray[np.int64] = np.floor(exact_K).astype(np.int64)
     neediest = np.argsort(share_K - exact_K, kind="stable")
     share_K[neediest[: total - share_K.sum()]] += 1
     return share_K
