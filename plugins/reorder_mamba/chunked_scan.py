@@ -18,6 +18,7 @@ views made by one `unbind`, changed in place. And exp(x) is 2^(x log2 e): torch'
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import torch
@@ -27,6 +28,10 @@ CHUNK = 8
 """T. Larger chunks save memory for the states, smaller ones stay in cache."""
 
 _LOG2_E = 1.0 / math.log(2.0)
+
+_TINY = 1e-25
+"""Added to dy: where only the last token is read, dy is 0 before it, and the adjoints of fast-decaying states would
+sink into denormal numbers, which processors handle up to a hundred times slower. Far below any gradient's rounding."""
 
 
 @torch.library.custom_op("reorder_mamba::scan", mutates_args=())
@@ -38,10 +43,11 @@ def scan(u_BLD: Tensor, delta_BLD: Tensor, A_ND: Tensor, B_BLN: Tensor, C_BLN: T
     u_LBD, delta_LBD, B_LBN, C_LBN = (tensor.transpose(0, 1) for tensor in (u_BLD, delta_BLD, B_BLN, C_BLN))
     L, B, D = u_LBD.shape
     N = A_ND.shape[0]
+    A_ND = A_ND.contiguous()
     rate_ND = A_ND * _LOG2_E
     y_LBD = u_BLD.new_empty(L, B, D)
     start_KBND = u_BLD.new_empty(_chunks(L), B, N, D)
-    decay_TBND, state_TBND = (u_BLD.new_empty(min(CHUNK, L), B, N, D) for _ in range(2))
+    decay_TBND, state_TBND = _scratch(u_BLD, 2, (min(CHUNK, L), B, N, D))
     h_BND = u_BLD.new_zeros(B, N, D)
     for k, steps in enumerate(_slices(L)):
         start_KBND[k] = h_BND
@@ -66,16 +72,17 @@ def scan_backward(
     )
     L, B, D = u_LBD.shape
     N = A_ND.shape[0]
+    A_ND = A_ND.contiguous()
     rate_ND = A_ND * _LOG2_E
     du_LBD, ddelta_LBD = u_BLD.new_empty(L, B, D), u_BLD.new_empty(L, B, D)
     dB_LBN, dC_LBN = u_BLD.new_empty(L, B, N), u_BLD.new_empty(L, B, N)
     dA_BND, carry_BND = u_BLD.new_zeros(B, N, D), u_BLD.new_zeros(B, N, D)
-    decay_TBND, state_TBND, g_TBND = (u_BLD.new_empty(min(CHUNK, L), B, N, D) for _ in range(3))
+    decay_TBND, state_TBND, g_TBND = _scratch(u_BLD, 3, (min(CHUNK, L), B, N, D))
     for k, steps in reversed(list(enumerate(_slices(L)))):
         delta_tBD = delta_LBD[steps]
         t = delta_tBD.shape[0]
         # dy and delta·u side by side: two rows make the products below a matrix product, which is faster than a row's.
-        pair_tB2D = torch.stack((dy_LBD[steps], delta_tBD * u_LBD[steps]), dim=2)
+        pair_tB2D = torch.stack((dy_LBD[steps] + _TINY, delta_tBD * u_LBD[steps]), dim=2)
         dy_tBD, input_tBD = pair_tB2D.unbind(2)
         pair = pair_tB2D.view(t * B, 2, D)
         decay, state, g = decay_TBND[:t], state_TBND[:t], g_TBND[:t]
@@ -100,6 +107,28 @@ def scan_backward(
         dB_LBN.transpose(0, 1),
         dC_LBN.transpose(0, 1),
     )
+
+
+class _Kept(threading.local):
+    """Scratch memory of each thread, kept between calls: a fresh buffer of megabytes costs its page faults anew."""
+
+    def __init__(self) -> None:
+        self.flat: dict[tuple[torch.dtype, int], Tensor] = {}
+
+
+_kept = _Kept()
+
+
+def _scratch(like: Tensor, count: int, shape: tuple[int, ...]) -> list[Tensor]:
+    """`count` buffers whose content is arbitrary. On a CPU they are the same memory in every call of one thread."""
+    if like.device.type != "cpu":
+        return [like.new_empty(shape) for _ in range(count)]
+    numel = math.prod(shape)
+    for place in range(count):
+        flat = _kept.flat.get((like.dtype, place))
+        if flat is None or flat.numel() < numel:
+            _kept.flat[like.dtype, place] = torch.empty(numel, dtype=like.dtype)
+    return [_kept.flat[like.dtype, place][:numel].view(shape) for place in range(count)]
 
 
 def _chunks(L: int) -> int:
