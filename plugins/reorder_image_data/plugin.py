@@ -27,6 +27,6 @@ def components() -> tuple[Component, ...]:
             name="timm",
             target="reorder_image_data.named:TimmData",
             settings="reorder_image_data.settings:TimmSettings",
-            summary="a data set by any name that timm reads: hfds/…, tfds/…, torch/…",
+            summary="a data set by the name that timm gives it: hfds/… (of the hub), torch/…",
         ),
     )
