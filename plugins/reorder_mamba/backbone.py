@@ -59,7 +59,7 @@ class MambaBackbone(nn.Module):
         self.width = settings.width
         self.attention = "causal" if settings.direction == "causal" else "full"
         self.between: Between | None = None
-        with _seeded(context.generator):
+        with _Seeded(context.generator):
             rates = [settings.drop_path * k / max(1, settings.depth - 1) for k in range(settings.depth)]
             self.layers = nn.ModuleList(Block(settings, rate) for rate in rates)
             self.norm_f = _norm(settings)
@@ -151,7 +151,7 @@ def _valid(layout: Layout, place: int | None) -> Tensor | None:
     return torch.cat([valid_BN[:, :place], torch.ones_like(valid_BN[:, :1]), valid_BN[:, place:]], dim=1)
 
 
-class _seeded:
+class _Seeded:
     """Inside, torch's initialisers draw from a seed of the run's generator; outside, nothing of it is seen."""
 
     def __init__(self, generator: torch.Generator | None) -> None:

@@ -30,8 +30,8 @@ CHUNK = 8
 _LOG2_E = 1.0 / math.log(2.0)
 
 _TINY = 1e-25
-"""Added to dy: where only the last token is read, dy is 0 before it, and the adjoints of fast-decaying states would
-sink into denormal numbers, which processors handle up to a hundred times slower. Far below any gradient's rounding."""
+"""Added to dy in float32, far below any gradient's rounding. Where only the last token is read, dy is 0 before it,
+and the adjoints of fast-decaying states would sink into denormal numbers, which processors handle far slower."""
 
 
 @torch.library.custom_op("reorder_mamba::scan", mutates_args=())
@@ -76,13 +76,14 @@ def scan_backward(
     rate_ND = A_ND * _LOG2_E
     du_LBD, ddelta_LBD = u_BLD.new_empty(L, B, D), u_BLD.new_empty(L, B, D)
     dB_LBN, dC_LBN = u_BLD.new_empty(L, B, N), u_BLD.new_empty(L, B, N)
+    tiny = _TINY if u_BLD.dtype == torch.float32 else 0.0
     dA_BND, carry_BND = u_BLD.new_zeros(B, N, D), u_BLD.new_zeros(B, N, D)
     decay_TBND, state_TBND, g_TBND = _scratch(u_BLD, 3, (min(CHUNK, L), B, N, D))
     for k, steps in reversed(list(enumerate(_slices(L)))):
         delta_tBD = delta_LBD[steps]
         t = delta_tBD.shape[0]
         # dy and delta·u side by side: two rows make the products below a matrix product, which is faster than a row's.
-        pair_tB2D = torch.stack((dy_LBD[steps] + _TINY, delta_tBD * u_LBD[steps]), dim=2)
+        pair_tB2D = torch.stack((dy_LBD[steps] + tiny, delta_tBD * u_LBD[steps]), dim=2)
         dy_tBD, input_tBD = pair_tB2D.unbind(2)
         pair = pair_tB2D.view(t * B, 2, D)
         decay, state, g = decay_TBND[:t], state_TBND[:t], g_TBND[:t]

@@ -109,6 +109,23 @@ def test_extreme_decays_stay_finite():
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+def test_a_gradient_at_the_last_step_alone_meets_no_denormal_numbers():
+    """Adjoints of fast-decaying states sink below float32's normal range; one addend keeps the buffers out of it."""
+    values = inputs(2, 72, 4, 3, torch.float32)
+    values["A_DN"] = torch.full((4, 3), -2.0, requires_grad=True)
+    gradients = torch.autograd.grad(
+        selective_scan(**values, delta_softplus=True, backend="torch")[:, -1].sum(), list(values.values())
+    )
+    twins = torch.autograd.grad(
+        selective_scan_reference(**values, delta_softplus=True)[:, -1].sum(), list(values.values())
+    )
+    torch.testing.assert_close(gradients, twins, rtol=1e-4, atol=1e-5)
+    kept = [buffer[: 8 * 2 * 4 * 3] for (dtype, _), buffer in chunked_scan._kept.flat.items() if dtype == torch.float32]
+    adjoints = torch.cat(kept)
+    smallest = torch.finfo(torch.float32).tiny
+    assert not ((adjoints != 0) & (adjoints.abs() < smallest)).any()
+
+
 def test_inputs_that_are_views_and_need_no_gradient():
     values = {name: value.detach() for name, value in inputs(4, 12, 6, 3).items()}
     wide = {name: torch.stack((v, v), dim=-1).flatten(-2)[..., ::2] for name, v in values.items()}
