@@ -62,7 +62,7 @@ class ClutteredDigitsSettings(DatasetSettings):
     fragment: int = Field(default=5, ge=1)
     """side of a fragment, cut from a digit that was enlarged as the target was"""
     contrast: tuple[Share, Share] = (0.6, 1.0)
-    """the ink of the target and of each fragment is as strong as a number drawn from this range (1: full black)"""
+    """the ink of the target and of each fragment is as strong as a number drawn from this range (1: full)"""
     noise: float = Field(default=0.05, ge=0, le=1)
     """standard deviation of nearly Gaussian noise on every pixel, where full ink is 1"""
     place: PlaceSettings = PlaceSettings()
