@@ -51,7 +51,7 @@ def _check_name(catalogue: Catalogue, kind: str, name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name) or name.endswith("_"):
         near = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
         advice = f", for example '{near}'" if re.fullmatch(r"[a-z][a-z0-9_]*", near) and near != name else ""
-        raise UsageError(f"'{name}' is no name for a {kind}: use small letters, digits and underscores{advice}")
+        raise UsageError(f"'{name}' is no name for the kind {kind}: use small letters, digits and underscores{advice}")
     for entry in catalogue.entries(kind):
         if entry.component.name == name:
             raise UsageError(f"there is {entry} already: choose another name")

@@ -1,0 +1,1 @@
+"""Blocks of patches, read to and fro."""
