@@ -100,13 +100,15 @@ def _write_files(folder: Path, snapshot: Snapshot) -> None:
     # safetensors refuses tensors that share memory (tied weights): each is written as its own copy
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in snapshot.tensors.items()}
     files = {_TENSORS: safetensors.torch.save(tensors), _STATE: json.dumps(snapshot.state, indent=1).encode()}
-    manifest = {
-        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()
-    }
+    manifest = {name: _seal(content) for name, content in files.items()}
     files[_MANIFEST] = json.dumps(manifest, indent=1).encode()
     for name, content in files.items():
         write_through(folder / name, content)
     _flush_folder(folder)
+
+
+def _seal(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 def write_through(path: Path, content: bytes) -> None:
@@ -135,7 +137,7 @@ def read(folder: Path) -> Snapshot:
     except (OSError, ValueError) as error:
         raise UsageError(f"the checkpoint {folder} is refused: it is not complete ({error})") from error
     for name, content in files.items():
-        if manifest.get(name, {}).get("sha256") != hashlib.sha256(content).hexdigest():
+        if manifest.get(name) != _seal(content):
             raise UsageError(f"the checkpoint {folder} is refused: {name} was cut or altered (its checksum differs)")
     try:
         return Snapshot(safetensors.torch.load(files[_TENSORS]), json.loads(files[_STATE]))

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 
 from reorder_core.errors import UsageError
 
@@ -32,7 +31,6 @@ def make_accelerator(device: Device, precision: str) -> Accelerator:
         return Accelerator(
             cpu=not on_gpu,
             mixed_precision=_MIXED[precision],
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
     except ValueError as error:
         raise UsageError(f"training.precision: {precision} cannot be used here: {error}") from error

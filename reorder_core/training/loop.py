@@ -25,6 +25,8 @@ from reorder_core.training.step import StepResult, train_step
 from reorder_core.training.stopping import Interrupted, StopRequest
 from reorder_core.training.trainer import Trainer
 
+_SHOWN_ALREADY = ("reward", "temperature")  # a policy may report them too
+
 
 @dataclass
 class Surroundings:
@@ -167,7 +169,7 @@ def _report(t: Trainer, result: StepResult, phase: str, epoch: int, pace: Pace) 
         reward=-result.loss if result.draw is not None else None,
         lr=result.lr,
         images_per_second=pace.images_per_second,
-        policy_metrics=numbers(result.policy_metrics),
+        policy_metrics={name: value for name, value in result.policy_metrics.items() if name not in _SHOWN_ALREADY},
     )
 
 
@@ -183,7 +185,7 @@ def _note_step(t: Trainer, around: Surroundings, report: StepReport, result: Ste
         lr=report.lr,
         temperature=report.temperature,
         reward=report.reward,
-        **{f"policy/{name}": value for name, value in report.policy_metrics.items()},
+        **{f"policy/{name}": value for name, value in numbers(result.policy_metrics).items()},
     )
     pace_now = pace.images_per_second
     around.journal.time(step=report.step, images_per_second=pace_now, train_seconds=t.train_seconds)

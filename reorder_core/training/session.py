@@ -102,7 +102,7 @@ class Session:
         """Build everything, take one training step (of the policy, where there is one) and one validation step."""
         for job in [Job(self._main_name, self.recipe, Path()), *self._control_jobs(Path(), None)]:
             parts = self._parts(job)
-            t = Trainer.make(parts, self.accelerator, {})
+            t = Trainer.make(parts, self.accelerator, {}, self.recipe.policy is not None)
             t.step = t.table.learn_start if t.table.has_policy else 0
             with_end = min(t.step + 1, t.table.total)
             for batch, index_B in training_batches(parts.dataset, t.plan, with_end - 1, with_end):
@@ -181,7 +181,7 @@ class Session:
             self.progress.message(f"{job.name} is finished: {job.folder}")
             return RunResult.load(job.folder)
         parts = self._parts(job)
-        t = Trainer.make(parts, self.accelerator, self._identity(job, parts))
+        t = Trainer.make(parts, self.accelerator, self._identity(job, parts), self.recipe.policy is not None)
         checkpoints = Checkpoints(job.folder / "checkpoints", job.recipe.training.checkpoint.keep)
         length = self._restore(t, job, checkpoints) if resume else 0
         if self.is_main and not (job.folder / "environment.json").exists():

@@ -51,8 +51,10 @@ class Trainer:
     _layouts: dict[str, Layout] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, parts: Parts, accelerator: Accelerator, identity: dict[str, Any]) -> Trainer:
-        """Put the parts on their device and give them optimisers."""
+    def make(
+        cls, parts: Parts, accelerator: Accelerator, identity: dict[str, Any], is_control: bool = False
+    ) -> Trainer:
+        """Put the parts on their device and give them optimisers. is_control: of a run that has a policy."""
         training, device = parts.recipe.training, accelerator.device
         shares = Shares(accelerator.process_index, accelerator.num_processes)
         images = len(parts.dataset.train)
@@ -75,7 +77,7 @@ class Trainer:
             parts=parts,
             accelerator=accelerator,
             identity=identity,
-            table=timetable(training, steps, parts.policy is not None),
+            table=timetable(training, steps, parts.policy is not None, holds=is_control),
             plan=plan,
             learner=learner,
             wrapped=wrapped,
@@ -91,8 +93,8 @@ class Trainer:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the step that comes, counted from 1."""
-        return self.table.epoch(self.step) + 1
+        """The epoch of the step that comes, counted from 0."""
+        return self.table.epoch(self.step)
 
     @property
     def lr(self) -> float:
@@ -186,9 +188,9 @@ class Trainer:
 
     def _refuse_other(self, identity: dict[str, Any]) -> None:
         for key, what in (("recipe", "recipe"), ("order", "order"), ("processes", "number of processes")):
-            if identity.get(key) != self.identity[key]:
+            if identity.get(key) != self.identity.get(key):
                 raise UsageError(
-                    f"the checkpoint belongs to another {what} ({identity.get(key)}, not {self.identity[key]}): "
+                    f"the checkpoint belongs to another {what} ({identity.get(key)}, not {self.identity.get(key)}): "
                     f"start the run anew, without --resume"
                 )
 
