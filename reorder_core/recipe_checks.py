@@ -1,0 +1,81 @@
+"""What can be wrong with a recipe whose every key is right by itself: images and patches, phases and the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from reorder_core.errors import ReorderError
+from reorder_core.grid import Grid
+from reorder_core.recipe_parts import Part
+from reorder_core.recipe_sections import TrainingSection
+from reorder_core.recipe_source import Complaint
+from reorder_core.settings import DataFacts, DatasetSettings
+
+
+def data_facts(data: Part) -> DataFacts | Complaint:
+    """What the data set says of itself."""
+    if not isinstance(data.settings, DatasetSettings):
+        return Complaint(("data",), f"the settings of {data.entry} describe no data: derive them from DatasetSettings")
+    try:
+        return data.settings.describe()
+    except ReorderError as error:
+        return Complaint(("data",), str(error))
+    except Exception as error:
+        return Complaint(("data",), f"{data.entry} cannot describe its data: {type(error).__name__}: {error}")
+
+
+def grid_of(facts: DataFacts, patch: int) -> Grid | Complaint:
+    """The grid that the images are cut into."""
+    try:
+        return Grid.of_image(facts.height, facts.width, patch)
+    except ReorderError as error:
+        return Complaint(("patch", "size"), str(error))
+
+
+def steps_in_epoch(training: TrainingSection, facts: DataFacts | None) -> int | None:
+    """Optimiser steps in an epoch of one process, or None where the data set does not say how many images it has."""
+    if training.steps_per_epoch is not None:
+        return training.steps_per_epoch
+    return None if facts is None or facts.train is None else facts.train // training.batch_size
+
+
+def training_complaints(training: TrainingSection, facts: DataFacts | None, policy: bool) -> Iterator[Complaint]:
+    """The run against the data set and the phases of the policy."""
+    images = None if facts is None else facts.train
+    if images is not None and images < training.batch_size:
+        message = f"the training split has {images} images, fewer than one batch of {training.batch_size}: lower it"
+        yield Complaint(("training", "batch_size"), message)
+    elif images is not None and (training.steps_per_epoch or 0) > images // training.batch_size:
+        yield Complaint(
+            ("training", "steps_per_epoch"),
+            f"{images} images make only {images // training.batch_size} batches of {training.batch_size}: "
+            f"lower it, or leave it out for the whole data set",
+        )
+    if training.schedule.warm_up > training.epochs:
+        message = f"the run has {training.epochs} epochs, fewer than this warm-up: shorten it"
+        yield Complaint(("training", "schedule", "warm_up"), message)
+    if policy:
+        yield from _phase_complaints(training, steps_in_epoch(training, facts))
+
+
+def _phase_complaints(training: TrainingSection, steps: int | None) -> Iterator[Complaint]:
+    phases = training.phases
+    if phases.learn == 0:
+        message = "the policy would never learn: give it a share of the run, or take it away with policy: null"
+        yield Complaint(("training", "phases", "learn"), message)
+    whole = training.epochs if phases.unit == "epochs" else None if steps is None else training.epochs * steps
+    if whole is not None and phases.warm_up + phases.learn > whole:
+        yield Complaint(
+            ("training", "phases"),
+            f"warm_up and learn take {phases.warm_up + phases.learn:g} {phases.unit}, but the run has {whole}: "
+            f"shorten them, or raise training.epochs",
+        )
+
+
+def control_complaints(controls: Sequence[Part]) -> Iterator[Complaint]:
+    """Each control has a folder and a row of its own, so each name stands once."""
+    seen: set[str] = set()
+    for number, control in enumerate(controls):
+        if control.name in seen:
+            yield Complaint(("controls", number), f"'{control.name}' is named twice: keep one")
+        seen.add(control.name)
