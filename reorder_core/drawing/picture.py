@@ -100,7 +100,8 @@ def _draw(axis: Axes, perm_N: NDArray[np.int64], grid: Grid, cell: float, image:
     )
     side = float(np.clip(cell * 0.5, 4, 12))
     ends: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 1.0, "zorder": 5, "clip_on": False}
-    axis.plot(*point_N2[-1], "s", color=_COLOURS(1.0), markersize=side, **ends)
+    if len(point_N2) > 1:
+        axis.plot(*point_N2[-1], "s", color=_COLOURS(1.0), markersize=side, **ends)
     axis.plot(*point_N2[0], "o", color=_COLOURS(0.0), markersize=side, **ends)
 
 
