@@ -62,7 +62,7 @@ class PartReader:
         self.complaints = complaints
 
     def part(self, kind: str, value: Any, at: KeyPath) -> Part | None:
-        """The part written as `value` at key path `at`, as a word or as `{name: …, settings}`; None where it is wrong."""
+        """The part that `value` names, as a word or as `{name: …, settings}`; None where it is wrong."""
         if isinstance(value, str):
             return self._complete(ComponentRef(kind, value), at, (*at,))
         text = self.source.text.get((*at, "name"))

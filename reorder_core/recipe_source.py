@@ -62,7 +62,7 @@ class Source:
         """Put an override's value in; its keys come from the override from now on."""
         for table in (self.origin, self.text):
             for below in [each for each in table if each[: len(path)] == path]:
-                del table[below]  # type: ignore[attr-defined]
+                del table[below]
         place = 1 + max((place for place, _ in self.origin.values()), default=0)
         self.origin[path] = (place + 10**9 if place < 10**9 else place, label)
         self.text.update({(*path, *inner): written for inner, written in text.items()})
@@ -70,7 +70,7 @@ class Source:
         parent[path[-1]] = value
 
     def _parent(self, path: KeyPath) -> Any:
-        """The mapping (or list) that holds the last key; sections that were left out are made, shorthands written out."""
+        """What holds the last key; sections that were left out are made, a component that is a word is written out."""
         here: Any = self.data
         for depth, key in enumerate(path[:-1]):
             below = here[key] if _holds(here, key) else None
@@ -165,7 +165,7 @@ def _override(source: Source, key: str, value: Any, label: str, text: Mapping[Ke
         before = _at(source.data, path[:-1])
         if (before.get("name") if isinstance(before, dict) else before) == value:
             return
-        path, value, text = path[:-1], {"name": value}, {("name",): each for each in text.values()}
+        path, value, text = path[:-1], {"name": value}, {("name",): text[()]} if () in text else {}
     source.replace(path, value, label, text)
 
 

@@ -29,19 +29,19 @@ _RESOLVERS = (
 class _Loader(yaml.SafeLoader):
     """Composes nodes; values are made here, not by PyYAML's constructors."""
 
-    yaml_implicit_resolvers: Any = {}
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012  (of the class, as PyYAML has it)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(problem="a recipe has no aliases: write it out", problem_mark=event.start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="a recipe has no aliases: write it out", problem_mark=mark)
         return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
     """Writes what `_Loader` reads back as the same value."""
 
-    yaml_implicit_resolvers: Any = {}
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012  (of the class, as PyYAML has it)
 
 
 for _name, _pattern, _first in _RESOLVERS:
