@@ -102,8 +102,7 @@ def build_parts(
     torch.manual_seed(recipe.seed)
     context = base_context(recipe, catalogue)
     assert context.generator is not None
-    prior = recipe.ordering.ref if recipe.policy is None else getattr(recipe.policy.settings, "prior", None)
-    prior = prior or recipe.ordering.ref
+    prior = prior_of(recipe)
     order_N = permutation_of(prior, catalogue, context, dataset) if order_from is None else order_from(context)
     permutation.validate(order_N, recipe.facts.grid.size, what=order_name or f"{prior.kind} '{prior.name}'")
     backbone = catalogue.build(recipe.backbone.ref, context)
@@ -129,6 +128,12 @@ def build_parts(
         learner=Learner(model, task),
         generator=context.generator,  # type: ignore[arg-type]
     )
+
+
+def prior_of(recipe: Recipe) -> ComponentRef:
+    """The ordering that a run starts from: the policy's own prior where it names one, else the recipe's."""
+    own = None if recipe.policy is None else getattr(recipe.policy.settings, "prior", None)
+    return own or recipe.ordering.ref
 
 
 def permutation_of(ref: ComponentRef, catalogue: Catalogue, context: Context, dataset: Dataset) -> NDArray[np.int64]:

@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from reorder_core.errors import UsageError
 from reorder_core.training.checkpoint import write_through
 from reorder_core.training.report import write_json
@@ -68,8 +66,7 @@ def newest_folder(out: Path, recipe: Recipe) -> Path:
 def write_head(folder: Path, recipe: Recipe, device: str, processes: int) -> None:
     """`recipe.yaml` and `environment.json`, before the first step."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(recipe.resolved(), sort_keys=False, allow_unicode=True)
-    write_through(folder / "recipe.yaml", text.encode())
+    write_through(folder / "recipe.yaml", recipe.to_yaml().encode())
     write_json(folder / "environment.json", environment(recipe, device, processes))
 
 

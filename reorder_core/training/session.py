@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from reorder_core.errors import ReorderError, RunError, UsageError
+from reorder_core.interfaces.context import Context
 from reorder_core.interfaces.control import Control
 from reorder_core.interfaces.dataset import Dataset
 from reorder_core.training.build import (
@@ -23,6 +24,7 @@ from reorder_core.training.build import (
     build_dataset,
     build_parts,
     permutation_of,
+    prior_of,
 )
 from reorder_core.training.checkpoint import Checkpoints
 from reorder_core.training.evaluate import Validation
@@ -40,13 +42,14 @@ from reorder_core.training.trainer import Trainer
 if TYPE_CHECKING:
     from reorder_core.catalogue import Catalogue
     from reorder_core.recipe import Recipe
+    from reorder_core.settings import ComponentRef
 
 
 @dataclass(frozen=True)
 class Job:
     """One run of the session: the main one, or a control with its own recipe and perhaps its own order.
 
-    needs_order: it can only be built when the main run has its order.
+    order_name: who made the order, where order_from is given.
     """
 
     name: str
@@ -141,33 +144,38 @@ class Session:
                 fixed = self.recipe.with_overrides({"policy": None, "controls": []})
                 ref = part.ref
 
-                def by_ordering(context: Any, ref: Any = ref) -> NDArray[np.int64]:
+                def by_ordering(context: Context, ref: ComponentRef = ref) -> NDArray[np.int64]:
                     return permutation_of(ref, self.catalogue, context, self.dataset)
 
                 yield Job(name, fixed, folder / "controls" / name, by_ordering, name)
                 continue
             control: Control = self.catalogue.build(part.ref, base_context(self.recipe, self.catalogue))
             changed = self.recipe.with_overrides({"policy": None, "controls": [], **control.overrides})
-            order_from = self._order_of(control, learned_N)
+            order_from = self._order_of(control, changed, learned_N)
             yield Job(name, changed, folder / "controls" / name, order_from, name if order_from else "")
 
-    def _order_of(self, control: Control, learned_N: NDArray[np.int64] | None) -> OrderFrom | None:
+    def _order_of(self, control: Control, changed: Recipe, learned_N: NDArray[np.int64] | None) -> OrderFrom | None:
         """The control's order as a function of its context, which also knows the order the policy started from."""
-        if control.order_from is None:
-            return None
         chosen = control.order_from
+        if chosen is None:  # a policy of the control's own starts from where the main run's did
+            own = changed.policy is not None and getattr(changed.policy.settings, "prior", None) is None
+            return self._prior if own else None
 
-        def order_from(context: Any) -> NDArray[np.int64]:
-            prior_N = None
-            if self.recipe.policy is not None:
-                ref = getattr(self.recipe.policy.settings, "prior", None) or self.recipe.ordering.ref
-                prior_N = permutation_of(ref, self.catalogue, context, self.dataset)
-            known = learned_N
-            if known is None and control.needs == "finished":  # a dry run: any order has the right shape
+        def order_from(context: Context) -> NDArray[np.int64]:
+            if control.needs != "finished":
+                known = None
+            elif learned_N is not None:
+                known = learned_N
+            else:  # a dry run: any order has the right shape
                 known = np.arange(context.grid.size, dtype=np.int64)
-            return chosen(replace(context, prior_N=prior_N), known if control.needs == "finished" else None)
+            prior_N = self._prior(context) if self.recipe.policy is not None else None
+            return chosen(replace(context, prior_N=prior_N), known)
 
         return order_from
+
+    def _prior(self, context: Context) -> NDArray[np.int64]:
+        """The order that the main run's policy starts from (or its fixed order)."""
+        return permutation_of(prior_of(self.recipe), self.catalogue, context, self.dataset)
 
     def _parts(self, job: Job) -> Parts:
         try:
