@@ -89,7 +89,8 @@ def _complaints(model: type[BaseModel], values: Any, error: ValidationError, at:
 def _joined(messages: list[str]) -> str:
     ends = {message.rpartition(", not ")[2] for message in messages}
     if len(messages) > 1 and len(ends) == 1 and all(", not " in message for message in messages):
-        return " or ".join(message.rpartition(", not ")[0] for message in messages) + f", not {ends.pop()}"
+        first, *others = (message.rpartition(", not ")[0] for message in messages)
+        return " or ".join([first, *(each.removeprefix("must be ") for each in others)]) + f", not {ends.pop()}"
     return " or ".join(messages)
 
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from reorder_core.grid import Grid
 
 
+#: In the JSON Schema of a settings class: this setting names a component of that kind.
+REF_KIND = "x-reorder-kind"
+
+
 @dataclass(frozen=True, slots=True)
 class ComponentRef:
     """A component that a recipe names: kind, name and the settings as written (checked against its class later)."""
@@ -34,6 +38,9 @@ class RefKind:
     """Marks a field as a reference to a component of `kind` (carried in the field's metadata)."""
 
     kind: str
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {REF_KIND: self.kind}
 
 
 class Ref:
