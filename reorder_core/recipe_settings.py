@@ -137,7 +137,8 @@ def _wanted(kind: str, context: Mapping[str, Any]) -> str | None:
     }
     if kind in limits:
         words, key = limits[kind]
-        return f"{words} {context[key]}"
+        limit = context[key]
+        return f"{words} {limit:g}" if isinstance(limit, float) else f"{words} {limit}"
     if kind == "literal_error":
         return f"must be {context['expected'].replace(chr(39), '')}"
     if kind == "string_pattern_mismatch":

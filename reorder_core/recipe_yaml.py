@@ -88,13 +88,13 @@ def read_yaml(text: str) -> Document:
 
 def write_yaml(value: Mapping[str, Any]) -> str:
     """The YAML of plain values, keys in their order; `read_yaml` gives the same values back."""
-    text = yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, width=120)
     return str(text)
 
 
 def write_value(value: Any) -> str:
     """One value on one line, as one would type it after `-o key=`."""
-    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6)
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10**6)
     return str(text).removesuffix("\n").removesuffix("\n...")
 
 
