@@ -98,6 +98,7 @@ def test_sincos2d_tells_every_place_apart_and_says_what_it_needs():
 def test_patches_are_cut_row_by_row():
     model = make(Echo(), positions="none")
     nn.init.ones_(model.embedding.project.weight)
+    nn.init.zeros_(model.embedding.project.bias)
     number_HW = torch.arange(6.0).view(2, 3).repeat_interleave(2, 0).repeat_interleave(2, 1)
     tokens_BND = model.embed(number_HW[None, None])
     torch.testing.assert_close(tokens_BND[0, :, 0], torch.arange(6.0) * 4)
