@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from numpy.typing import NDArray
 
 from reorder_core.errors import ReorderError, RunError, UsageError
-from reorder_core.interfaces.context import Context
-from reorder_core.interfaces.control import Control
 from reorder_core.interfaces.dataset import Dataset
-from reorder_core.training.build import (
-    OrderFrom,
-    Parts,
-    base_context,
-    build_dataset,
-    build_parts,
-    permutation_of,
-    prior_of,
-)
+from reorder_core.training.build import Parts, build_dataset, build_parts
 from reorder_core.training.checkpoint import Checkpoints
+from reorder_core.training.controls import Controls, Job, main_job
 from reorder_core.training.evaluate import Validation
 from reorder_core.training.folder import new_folder, newest_folder, write_head, write_order
 from reorder_core.training.journal import Journal
@@ -42,21 +30,6 @@ from reorder_core.training.trainer import Trainer
 if TYPE_CHECKING:
     from reorder_core.catalogue import Catalogue
     from reorder_core.recipe import Recipe
-    from reorder_core.settings import ComponentRef
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of the session: the main one, or a control with its own recipe and perhaps its own order.
-
-    order_name: who made the order, where order_from is given.
-    """
-
-    name: str
-    recipe: Recipe
-    folder: Path
-    order_from: OrderFrom | None = None
-    order_name: str = ""
 
 
 @dataclass
@@ -83,10 +56,16 @@ class Session:
 
     def run(self, out: Path, resume: bool) -> list[RunResult]:
         """Run, or continue, everything; returns the results, the main run's first."""
+        self._controls.check()
         folder = self._folder(out, resume)
         self.progress.message(f"run folder: {folder}")
-        main = self._run_job(Job(self._main_name, self.recipe, folder), resume)
-        return [main, *(self._run_job(job, resume) for job in self._control_jobs(folder, main.order))]
+        try:
+            main = self._run_job(main_job(self.recipe, folder), resume)
+        except UsageError:
+            if self.is_main and not any(folder.iterdir()):  # found before anything was written
+                folder.rmdir()
+            raise
+        return [main, *(self._run_job(job, resume) for job in self._controls.jobs(folder, main.order))]
 
     def conclude(self, results: list[RunResult]) -> None:
         """The table, the comparison and the pictures, once the display is gone."""
@@ -103,7 +82,7 @@ class Session:
 
     def dry_run(self) -> None:
         """Build everything, take one training step (of the policy, where there is one) and one validation step."""
-        for job in [Job(self._main_name, self.recipe, Path()), *self._control_jobs(Path(), None)]:
+        for job in [main_job(self.recipe, Path()), *self._controls.jobs(Path(), None)]:
             parts = self._parts(job)
             t = Trainer.make(parts, self.accelerator, {}, self.recipe.policy is not None)
             t.step = t.table.learn_start if t.table.has_policy else 0
@@ -118,8 +97,8 @@ class Session:
             self.accelerator.free_memory()
 
     @property
-    def _main_name(self) -> str:
-        return "learned" if self.recipe.policy is not None else self.recipe.ordering.ref.name
+    def _controls(self) -> Controls:
+        return Controls(self.recipe, self.catalogue, self.dataset)
 
     def _folder(self, out: Path, resume: bool) -> Path:
         """The run folder, chosen by the first process and told to the others; an error is told as well."""
@@ -134,48 +113,6 @@ class Session:
         if isinstance(told[0], Exception):
             raise told[0]
         return Path(told[0])
-
-    def _control_jobs(self, folder: Path, learned_N: NDArray[np.int64] | None) -> Iterator[Job]:
-        """The controls as jobs. learned_N: the main run's order; None in a dry run, where the first one stands in."""
-        taken: set[str] = set()
-        for part in self.recipe.controls:
-            name = _free(part.ref.name, taken)
-            if part.ref.kind == "ordering":
-                fixed = self.recipe.with_overrides({"policy": None, "controls": []})
-                ref = part.ref
-
-                def by_ordering(context: Context, ref: ComponentRef = ref) -> NDArray[np.int64]:
-                    return permutation_of(ref, self.catalogue, context, self.dataset)
-
-                yield Job(name, fixed, folder / "controls" / name, by_ordering, name)
-                continue
-            control: Control = self.catalogue.build(part.ref, base_context(self.recipe, self.catalogue))
-            changed = self.recipe.with_overrides({"policy": None, "controls": [], **control.overrides})
-            order_from = self._order_of(control, changed, learned_N)
-            yield Job(name, changed, folder / "controls" / name, order_from, name if order_from else "")
-
-    def _order_of(self, control: Control, changed: Recipe, learned_N: NDArray[np.int64] | None) -> OrderFrom | None:
-        """The control's order as a function of its context, which also knows the order the policy started from."""
-        chosen = control.order_from
-        if chosen is None:  # a policy of the control's own starts from where the main run's did
-            own = changed.policy is not None and getattr(changed.policy.settings, "prior", None) is None
-            return self._prior if own else None
-
-        def order_from(context: Context) -> NDArray[np.int64]:
-            if control.needs != "finished":
-                known = None
-            elif learned_N is not None:
-                known = learned_N
-            else:  # a dry run: any order has the right shape
-                known = np.arange(context.grid.size, dtype=np.int64)
-            prior_N = self._prior(context) if self.recipe.policy is not None else None
-            return chosen(replace(context, prior_N=prior_N), known)
-
-        return order_from
-
-    def _prior(self, context: Context) -> NDArray[np.int64]:
-        """The order that the main run's policy starts from (or its fixed order)."""
-        return permutation_of(prior_of(self.recipe), self.catalogue, context, self.dataset)
 
     def _parts(self, job: Job) -> Parts:
         try:
@@ -269,16 +206,6 @@ class Session:
             steps=t.step,
         )
         result.save()
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, with a number where an earlier control has it: `spiral`, `spiral-2`."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    taken.add(free)
-    return free
 
 
 def _write(folder: Path, action: Any) -> None:

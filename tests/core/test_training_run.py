@@ -269,6 +269,16 @@ def test_every_control_builds(arguments, capfd):
     assert capfd.readouterr().out.count("one training step") == 8
 
 
+def test_what_is_found_before_the_first_step_leaves_no_folder(arguments, tmp_path, capfd):
+    assert main(arguments(*NO_CONTROLS, "-o", "training.steps_per_epoch=1000")) == 2
+    assert "make only 44 batches of 32" in capfd.readouterr().err
+    (tmp_path / "order.json").write_text('{"grid": "2x2", "permutation": [0, 1, 2, 3]}')
+    control = f"controls=[{{name: file, path: {tmp_path}/order.json}}]"
+    assert main(arguments("-o", control)) == 2
+    assert "2x2" in capfd.readouterr().err
+    assert not list(tmp_path.glob("runs/tiny/*"))
+
+
 def test_averaged_weights_are_validated_and_resumed(arguments, tmp_path, monkeypatch):
     ema = (*NO_CONTROLS, "-o", "training.ema=0.9")
     assert main(arguments(*ema, out="straight")) == 0
