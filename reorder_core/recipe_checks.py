@@ -77,5 +77,7 @@ def control_complaints(controls: Sequence[Part]) -> Iterator[Complaint]:
     seen: set[str] = set()
     for number, control in enumerate(controls):
         if control.name in seen:
-            yield Complaint(("controls", number), f"'{control.name}' is named twice: keep one")
+            yield Complaint(
+                ("controls", number), f"'{control.name}' is named twice: keep one, or call one otherwise with as: …"
+            )
         seen.add(control.name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reorder_core.errors import ReorderError, did_you_mean
@@ -15,6 +16,9 @@ from reorder_core.settings import ComponentRef, RunFacts, Settings
 if TYPE_CHECKING:
     from reorder_core.catalogue import Catalogue, Entry
 
+#: What a control may be called (`as: …`); empty where the recipe does not say.
+_LABEL = re.compile(r"[A-Za-z0-9_-]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -22,21 +26,23 @@ class Part:
 
     ref: its kind, name and complete settings as plain values, as `Catalogue.build` takes it. settings: the same as an
     object of its settings class (None where it takes none). entry: where it comes from. nested: the components that
-    its settings refer to, by key path.
+    its settings refer to, by key path. label: what a control is called in its run, where the recipe says `as: …`.
     """
 
     ref: ComponentRef
     settings: Settings | None
     entry: Entry
     nested: tuple[tuple[KeyPath, Part], ...] = ()
+    label: str = ""
 
     @property
     def name(self) -> str:
-        return self.ref.name
+        return self.label or self.ref.name
 
     def resolved(self) -> dict[str, Any]:
         """`{name: …}` with all settings, as a recipe has it."""
-        return {"name": self.ref.name, **plain(self.ref.settings)}
+        label = {"as": self.label} if self.label else {}
+        return {"name": self.ref.name, **label, **plain(self.ref.settings)}
 
     def problems(self, facts: RunFacts) -> Iterator[tuple[KeyPath, str]]:
         """What its settings and those of its nested parts have to say about this run: (key path, advice)."""
@@ -87,9 +93,17 @@ class PartReader:
         names = {
             kind: [entry.component.name for entry in self.catalogue.entries(kind)] for kind in ("control", "ordering")
         }
+        label = value.get("as", "") if isinstance(value, Mapping) else ""
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            message = f"a name of letters, digits, '_', '-', not {write_value(label)}: it becomes a folder"
+            self.complaints.append(Complaint((*at, "as"), message))
+            return None
+        if isinstance(value, Mapping):
+            value = {key: item for key, item in value.items() if key != "as"}
         for kind, known in names.items():
             if name in known:
-                return self.part(kind, value, at)
+                part = self.part(kind, value, at)
+                return None if part is None else replace(part, label=label)
         every = sorted({*names["control"], *names["ordering"]})
         near = did_you_mean(name, every) or f": there is {', '.join(every)}"
         self.complaints.append(Complaint(at, f"there is no control or ordering called '{name}'{near}"))

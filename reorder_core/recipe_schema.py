@@ -14,6 +14,11 @@ from reorder_core.recipe_sections import HeadSection
 from reorder_core.settings import REF_KIND, Settings
 
 Schema = dict[str, Any]
+#: A control may be called otherwise than its component; it may also be an ordering.
+_LABEL_OF: dict[str, Schema] = dict.fromkeys(
+    ("control", "ordering"),
+    {"as": {"type": "string", "description": "controls only: what this control is called in its run"}},
+)
 _NEEDED = ("name", "data", "patch", "ordering", "backbone", "task", "training")
 
 
@@ -68,7 +73,7 @@ def _choice(kind: str, offered: list[tuple[Entry, type[Settings] | None]]) -> Sc
         whole = {
             **settings,
             "type": "object",
-            "properties": {"name": title, **settings["properties"]},
+            "properties": {"name": title, **_LABEL_OF.get(kind, {}), **settings["properties"]},
             "required": ["name", *settings.get("required", ())],
             "additionalProperties": settings.get("additionalProperties", False),
         }

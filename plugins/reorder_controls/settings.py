@@ -28,9 +28,7 @@ class RandomEachBatchSettings(Settings):
         yield from _more_orders_than_images(self.orders, facts)
         whole = getattr(facts.training, "epochs", None)
         if self.epochs is not None and whole is not None and self.epochs > whole:
-            yield Problem(
-                "epochs", f"the run has {whole} epochs, not {self.epochs}: give at most that many"
-            )
+            yield Problem("epochs", f"the run has {whole} epochs, not {self.epochs}: give at most that many")
 
 
 class UniformSettings(PolicySettings):

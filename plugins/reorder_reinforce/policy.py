@@ -6,6 +6,7 @@ B images of the whole batch, K drawn orders, C curves (mixture components), M or
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,14 @@ class Reinforce(torch.nn.Module):
         self.curve_logits_C = torch.nn.Parameter(torch.zeros(curves)) if curves > 1 else None
         self.baseline = _baseline(settings)
         self.image_average = _image_average(settings, context)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What learns at which rate: the logits of the orders, and the weights of the curves."""
+        orders: dict[str, Any] = {"params": list(self.logits.parameters())}
+        if self.curve_logits_C is None:
+            return [orders]
+        rate = self.settings.curve_learning_rate
+        return [orders, {"params": [self.curve_logits_C], **({} if rate is None else {"lr": rate})}]
 
     def temperature(self, clock: Clock) -> float:
         """The schedule's shape times the peak while the policy learns, else 0."""

@@ -62,6 +62,9 @@ class ReinforceSettings(PolicySettings):
     """of the policy's own parameters; null takes the optimiser's"""
     curves: tuple[OrderingRef, ...] = ()
     """further orderings to start from: the policy is then a mixture of the prior and these, and learns their weights"""
+    curve_learning_rate: float | None = Field(default=None, gt=0)
+    """with curves: of the curves' weights, which can move fast where the orders themselves must not; left out:
+    `learning_rate`"""
     curve_draws: Literal["sampled", "stratified"] = "sampled"
     """with curves: each order's curve is sampled by its weight, or every curve gets the same number of orders and the
     weights enter the gradient exactly"""
@@ -118,6 +121,8 @@ class ReinforceSettings(PolicySettings):
             yield Problem("orders_per_image", "with antithetic pairs at most half of the orders can read one image")
 
     def _curve_problems(self) -> Iterable[Problem]:
+        if self.curve_learning_rate is not None and not self.curves:
+            yield Problem("curve_learning_rate", "there are no weights to learn: name some orderings in curves")
         if self.curve_draws != "stratified":
             return
         if not self.curves:

@@ -104,7 +104,8 @@ class PolicyStep:
 class Policy(Protocol):
     """A `torch.nn.Module`: its parameters are trained by the run, its buffers are saved with the checkpoint.
 
-    orders_per_image: M. learning_rate: of its own parameters, or None for the optimiser's.
+    orders_per_image: M. learning_rate: of its own parameters, or None for the optimiser's. A policy whose parts learn
+    at different rates also has `parameter_groups() -> list of {"params": …, "lr": …}`, as torch optimisers take them.
     State that is not in the module (a bandit's counts in Python, say) goes through `get_extra_state` /
     `set_extra_state` with JSON-able content. The generator it draws from is the context's; the run saves its state.
     """

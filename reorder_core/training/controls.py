@@ -53,7 +53,7 @@ class Controls:
         """learned_N: the main run's order; None before there is one, and any order then stands in for it."""
         taken: set[str] = set()
         for part in self.recipe.controls:
-            name = _free(part.ref.name, taken)
+            name = _free(part.name, taken)
             place = folder / "controls" / name
             if part.ref.kind == "ordering":
                 fixed = self.recipe.with_overrides({"policy": None, "controls": []})

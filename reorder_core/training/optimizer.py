@@ -54,8 +54,11 @@ def model_optimizer(module: nn.Module, settings: Any, device: torch.device) -> A
 
 def policy_optimizer(policy: Policy, settings: Any) -> AdamW | None:
     """AdamW of the policy's own parameters, without decay; None where it has none (a bandit, say)."""
-    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
-    if not parameters:
-        return None
     rate = settings.lr if policy.learning_rate is None else policy.learning_rate
-    return AdamW(parameters, lr=rate, betas=tuple(settings.betas), weight_decay=0.0)
+    groups = (
+        list(policy.parameter_groups()) if hasattr(policy, "parameter_groups") else [{"params": policy.parameters()}]
+    )  # type: ignore[attr-defined]
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=rate, betas=tuple(settings.betas), weight_decay=0.0) if groups else None

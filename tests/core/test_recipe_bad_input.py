@@ -103,7 +103,7 @@ ONE_LINE = [
     (
         "controls: [row_major]",
         "controls: [row_major, {name: row_major}]",
-        "x.yaml:10: controls.1: 'row_major' is named twice: keep one",
+        "x.yaml:10: controls.1: 'row_major' is named twice: keep one, or call one otherwise with as: …",
     ),
     (
         "{name: row_major}",

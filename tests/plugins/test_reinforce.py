@@ -243,3 +243,17 @@ def test_bad_builds_are_usage_errors() -> None:
             ReinforceSettings(image_control="image_ema"),  # type: ignore[call-arg]
             Context(Grid(4, 6), prior_N=np.arange(24)),
         )
+
+
+def test_the_weights_of_the_curves_learn_at_their_own_rate() -> None:
+    """What the run's optimiser takes: each parameter once, the curves' weights at `curve_learning_rate`."""
+    from reorder_core.training.optimizer import policy_optimizer
+
+    grid = Grid(3, 3)
+    made = policy(grid, orders=4, curves=("column_major",), learning_rate=1e-4, curve_learning_rate=0.05)
+    optimizer = policy_optimizer(made, type("Settings", (), {"lr": 1.0, "betas": (0.9, 0.999)}))
+    assert optimizer is not None
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(made.parameters()))
+    assert rates[id(made.curve_logits_C)] == 0.05
+    assert rates[id(made.logits.learned_CP)] == 1e-4
