@@ -15,10 +15,8 @@ from reorder_core.settings import REF_KIND, Settings
 
 Schema = dict[str, Any]
 #: A control may be called otherwise than its component; it may also be an ordering.
-_LABEL_OF: dict[str, Schema] = dict.fromkeys(
-    ("control", "ordering"),
-    {"as": {"type": "string", "description": "controls only: what this control is called in its run"}},
-)
+_LABEL: Schema = {"as": {"type": "string", "description": "controls only: what this control is called in its run"}}
+_LABEL_OF = {"control": _LABEL, "ordering": _LABEL}
 _NEEDED = ("name", "data", "patch", "ordering", "backbone", "task", "training")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -55,10 +55,9 @@ def model_optimizer(module: nn.Module, settings: Any, device: torch.device) -> A
 def policy_optimizer(policy: Policy, settings: Any) -> AdamW | None:
     """AdamW of the policy's own parameters, without decay; None where it has none (a bandit, say)."""
     rate = settings.lr if policy.learning_rate is None else policy.learning_rate
-    groups = (
-        list(policy.parameter_groups()) if hasattr(policy, "parameter_groups") else [{"params": policy.parameters()}]
-    )  # type: ignore[attr-defined]
-    for group in groups:
-        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    module = cast(nn.Module, policy)
+    own = getattr(policy, "parameter_groups", None)
+    groups: list[dict[str, Any]] = [{"params": module.parameters()}] if own is None else list(own())
+    groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     groups = [group for group in groups if group["params"]]
     return AdamW(groups, lr=rate, betas=tuple(settings.betas), weight_decay=0.0) if groups else None
