@@ -142,7 +142,7 @@ class Reinforce(torch.nn.Module):
         loss = self._loss(draw, reward_K, advantage_K)
         return PolicyStep(
             loss=loss if loss.requires_grad else None,
-            metrics=self._metrics(draw, -loss_MB[0].mean(), advantage_K),
+            metrics=lambda: self._metrics(draw, -loss_MB[0].mean(), advantage_K),
         )
 
     def _loss(self, draw: Draw, reward_K: Tensor, advantage_K: Tensor) -> Tensor:

@@ -195,7 +195,7 @@ def _require_step(done: Any) -> None:
     if done.loss is not None:
         require(done.loss.ndim == 0 and bool(done.loss.isfinite()), "the loss of a policy must be one finite number")
         require(done.loss.requires_grad, "a loss without a gradient teaches nothing: return None")
-    for name, value in done.metrics.items():
+    for name, value in done.numbers().items():
         require(isinstance(value, int | float), f"the metric '{name}' must be a number, not {type(value).__name__}")
 
 

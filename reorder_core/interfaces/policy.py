@@ -94,10 +94,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStep:
-    """loss: only what the task's loss does not already carry, or None; metrics: numbers for the log."""
+    """loss: only what the task's loss does not already carry, or None.
+
+    metrics: numbers for the log, or a function that computes them: it is called before the update, and only in steps
+    that are logged, so that numbers for the reader cost no training time.
+    """
 
     loss: Tensor | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] | Callable[[], Mapping[str, float]] = field(default_factory=dict)
+
+    def numbers(self) -> Mapping[str, float]:
+        """The metrics, computed where that is still to be done."""
+        return self.metrics() if callable(self.metrics) else self.metrics
 
 
 @runtime_checkable

@@ -159,6 +159,8 @@ class Pace:
 
 
 def _report(t: Trainer, result: StepResult, phase: str, epoch: int, pace: Pace) -> StepReport:
+    if result.policy_metrics:  # computed in logged steps; shown until the next
+        t.policy_shown = {name: value for name, value in result.policy_metrics.items() if name not in _SHOWN_ALREADY}
     return StepReport(
         step=t.step,
         epoch=epoch,
@@ -169,7 +171,7 @@ def _report(t: Trainer, result: StepResult, phase: str, epoch: int, pace: Pace) 
         reward=-result.loss if result.draw is not None else None,
         lr=result.lr,
         images_per_second=pace.images_per_second,
-        policy_metrics={name: value for name, value in result.policy_metrics.items() if name not in _SHOWN_ALREADY},
+        policy_metrics=t.policy_shown if phase == "learn" else {},
     )
 
 

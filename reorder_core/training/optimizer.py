@@ -60,4 +60,7 @@ def policy_optimizer(policy: Policy, settings: Any) -> AdamW | None:
     groups: list[dict[str, Any]] = [{"params": module.parameters()}] if own is None else list(own())
     groups = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     groups = [group for group in groups if group["params"]]
-    return AdamW(groups, lr=rate, betas=tuple(settings.betas), weight_decay=0.0) if groups else None
+    if not groups:
+        return None
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return AdamW(groups, lr=rate, betas=tuple(settings.betas), weight_decay=0.0, fused=fused)

@@ -76,7 +76,7 @@ def train_step(
     t.learner.task.after_step(t.step + 1)
 
     # 3. the policy: learns from the losses of all images
-    found = _policy_step(t, draw, loss_MB, index_B) if draw is not None else {}
+    found = _policy_step(t, draw, loss_MB, index_B, with_accuracy) if draw is not None else {}
     accuracy = _accuracy(t, result, loaded, batch) if with_accuracy else None
     return StepResult(loss, lr, stop, accuracy, temperature, found, draw)
 
@@ -137,8 +137,8 @@ def _require_finite(t: Trainer, loss: float, norm: float | None) -> None:
     )
 
 
-def _policy_step(t: Trainer, draw: Draw, loss_MB: Tensor, index_B: Tensor) -> Mapping[str, float]:
-    """Show the policy what came of its draw, and update its parameters."""
+def _policy_step(t: Trainer, draw: Draw, loss_MB: Tensor, index_B: Tensor, logged: bool) -> Mapping[str, float]:
+    """Show the policy what came of its draw, and update its parameters; its numbers, where they are logged or free."""
     policy, optimizer, shares = t.parts.policy, t.policy_optimizer, t.plan.shares
     outcome = Outcome(
         loss_MB=loss_MB,
@@ -149,12 +149,13 @@ def _policy_step(t: Trainer, draw: Draw, loss_MB: Tensor, index_B: Tensor) -> Ma
     if optimizer is not None and draw.soft is not None:
         _reduce_soft_gradients(t)  # the task's loss has flowed through the order into the policy
     step: PolicyStep = policy.observe(draw, outcome)
+    found = {} if callable(step.metrics) and not logged else step.numbers()
     if optimizer is not None:
         if step.loss is not None:
             step.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return step.metrics
+    return found
 
 
 def _reduce_soft_gradients(t: Trainer) -> None:

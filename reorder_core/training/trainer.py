@@ -6,6 +6,7 @@ B images of the global batch, M orders an image, N patches.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -48,6 +49,7 @@ class Trainer:
     validated: int = 0
     seconds: float = 0.0
     train_seconds: float = 0.0
+    policy_shown: Mapping[str, float] = field(default_factory=dict)
     _layouts: dict[str, Layout] = field(default_factory=dict)
 
     @classmethod

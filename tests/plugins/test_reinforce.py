@@ -126,8 +126,8 @@ def test_draws_observes_and_moves(given: dict[str, object]) -> None:
     assert step.loss is not None
     step.loss.backward()
     assert any(float(values.grad.abs().max()) > 0 for values in made.parameters() if values.grad is not None)
-    assert {"reward", "entropy", "sharpness", "kendall_tau_to_prior", "advantage_std"} <= set(step.metrics)
-    assert all(isinstance(value, float) for value in step.metrics.values())
+    assert {"reward", "entropy", "sharpness", "kendall_tau_to_prior", "advantage_std"} <= set(step.numbers())
+    assert all(isinstance(value, float) for value in step.numbers().values())
 
 
 # `released` starts elsewhere on purpose, image_ema needs a data set, and curves a context that builds orderings.
