@@ -95,7 +95,9 @@ def main() -> None:
     print("| scan | step, ms | images/s | ratio |\n|---|---:|---:|---:|")
     print(f"| ours | {1e3 * ours:.1f} | {size / ours:.0f} | 1 |")
     print(f"| twin | {1e3 * theirs:.1f} | {size / theirs:.0f} | {theirs / ours:.1f} |")
-    print(f"\npolicy (draw, observe, backward, AdamW): {100 * statistics.median(share):.2f} % of a learning step, median")
+    print(
+        f"\npolicy (draw, observe, backward, AdamW): {100 * statistics.median(share):.2f} % of a learning step, median"
+    )
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def draw_comparison(folder: Path, path: Path) -> Path:
     for height, row in zip(place, rows, strict=True):
         _draw_interval(right, height, {key: scale * row["difference"][key] for key in ("mean", "low", "high")})
     right.axvline(0, color="black", lw=1)
-    right.set_xlabel(f"{main.name} minus control ({unit})")
+    right.set_xlabel(f"{main.name} − control ({unit})")
     images = len(main.score_B)
     figure.suptitle(f"paired bootstrap 95 % intervals over {images:,} validation images, one seed", fontsize=10)
     for axis in (left, right):
