@@ -1,7 +1,7 @@
 """Several finished runs of one recipe with different seeds, as one table: every seed shown, and the learned order's
 difference to each control with Student's t 95 % interval over the seeds.
 
-python benchmarks/seeds.py runs/mamba_reinforce/*/          (folders with a result.json)
+python benchmarks/study/seeds.py runs/mamba_reinforce/*/          (folders with a result.json)
 """
 
 from __future__ import annotations
