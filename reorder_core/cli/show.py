@@ -61,7 +61,8 @@ def command(kind: str, name: str, overrides: tuple[str, ...], grid_text: str, pn
     if is_ordering:
         _show_ordering(catalogue, entry, values, Grid.parse(grid_text), png, as_json)
         return
-    catalogue.settings(entry, values)
+    if values:  # only to read about it, nobody needs to give what is required
+        catalogue.settings(entry, values)
     if as_json:
         click.echo(json.dumps(_description(catalogue, entry), indent=2))
     else:

@@ -158,10 +158,12 @@ class Session:
 
     def _restore(self, t: Trainer, job: Job, checkpoints: Checkpoints) -> int:
         snapshot, refused = checkpoints.load_newest()
-        for sentence in refused:
-            self.progress.message(f"{sentence}; the one before it is used")
+        for older, sentence in zip(range(len(refused) - 1, -1, -1), refused, strict=True):
+            left = "the one before it is tried" if older or snapshot is not None else "there is none before it"
+            self.progress.message(f"{sentence}; {left}")
         if snapshot is None:
-            self.progress.message(f"{job.name}: no whole checkpoint, starts at step 0 of {t.table.total}")
+            why = "no whole checkpoint" if refused else "no checkpoint yet"
+            self.progress.message(f"{job.name}: {why}, starts at step 0 of {t.table.total}")
             return 0
         length = t.restore(snapshot)
         self.progress.message(f"{job.name}: resumed at step {t.step} of {t.table.total} ({job.folder})")

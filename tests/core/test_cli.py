@@ -86,6 +86,12 @@ def test_show_gives_settings_with_types_defaults_and_docs(reorder):
     assert f"  width: int >= 1, default {width['default']}" in out
 
 
+def test_show_needs_no_settings_to_describe_what_requires_some(reorder):
+    for name in ("image_folder", "torchvision", "timm"):
+        code, out, _ = reorder("show", "dataset", name)
+        assert (code, "required" in out) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -206,6 +206,18 @@ def test_what_cannot_be_resumed_says_why(whole, arguments, tmp_path, monkeypatch
     same(folder, whole)
 
 
+def test_without_a_whole_checkpoint_the_run_starts_anew_and_says_so(arguments, tmp_path, monkeypatch, capfd):
+    stop_at(monkeypatch, step=4)
+    assert main(arguments(*NO_CONTROLS)) == 130
+    monkeypatch.undo()
+    for state in only(tmp_path / "runs/tiny").glob("checkpoints/*/state.json"):
+        state.write_text("{}")
+    assert main(arguments(*NO_CONTROLS, "--resume")) == 0
+    refused = [line for line in capfd.readouterr().out.splitlines() if "is refused" in line]
+    assert all(line.endswith("; the one before it is tried") for line in refused[:-1])
+    assert refused[-1].endswith("; there is none before it")
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(arguments, tmp_path, monkeypatch, capfd):
     stop_at(monkeypatch, step=4)
     assert main(arguments(*NO_CONTROLS)) == 130
