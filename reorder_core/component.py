@@ -35,7 +35,8 @@ class Kind:
     name: singular (`ordering`); plural: what `reorder list` takes (`orderings`).
     protocol: import string of its interface.
     contract: import string of the conformance check for a component of this kind.
-    key: the key of a recipe that names a component of this kind, or None where only other components refer to it.
+    key: the key of a recipe that names a component of this kind: the core's kinds only. None where other components
+        refer to it in their settings (`Ref["tokenizer"]`), as they do to all kinds that plugins add.
     template: import string of a function `template(name) -> dict[path, text]` for `reorder new`, or None.
     """
 

@@ -216,6 +216,11 @@ def _fits(record: PluginRecord, taken: dict[tuple[str, str], PluginRecord], decl
     for kind in record.kinds:
         if kind.name in RESERVED or kind.plural in RESERVED:
             raise _Flaw(f"the kind '{kind.name}' ({kind.plural}) takes a word that `reorder list` needs")
+        if kind.key is not None and record.module != CORE:
+            raise _Flaw(
+                f"the kind '{kind.name}' wants the key '{kind.key}' of a recipe, whose keys are fixed: "
+                f'leave key out, and name its components in settings, as Ref["{kind.name}"]'
+            )
         claims += [("kind", word) for word in {kind.name, kind.plural}]
     for what, name in claims:
         if (what, name) in taken:

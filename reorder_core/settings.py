@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from reorder_core.errors import UsageError
+
 if TYPE_CHECKING:
     from reorder_core.grid import Grid
 
@@ -110,7 +112,7 @@ class DatasetSettings(Settings):
 
     def describe(self) -> DataFacts:
         """Image size in pixels, channels, classes or vocabulary, target type, licence. May look at folders, no more."""
-        raise NotImplementedError(f"{type(self).__name__} must say what its data looks like: define describe()")
+        raise UsageError(f"{type(self).__name__} must say what its data looks like: define describe()")
 
 
 if TYPE_CHECKING:

@@ -45,11 +45,12 @@ class _Policy:
         self.trained = [values for values in self.module.parameters() if values.requires_grad]
 
     def draw(self) -> Draw:
-        drawn: Draw = self.module.draw(self.batch, self.tokens_BND, self.temperature)
+        reads = getattr(self.module, "reads_tokens", False)
+        drawn: Draw = self.module.draw(self.batch, self.tokens_BND if reads else None, self.temperature)
         return drawn
 
     def best(self) -> Tensor:
-        order_N: Tensor = self.module.best(self.tokens_BND)
+        order_N: Tensor = self.module.best(None)
         return order_N
 
     def observe(self, draw: Draw, step: int = 0) -> PolicyStep:
@@ -73,6 +74,8 @@ def check_policy(
     component: Buildable, settings: Given = None, *, grid: Grid | None = None, batch: int = 16, examples: int = 10
 ) -> None:
     """A policy keeps its word about its prior, its draws, its learning and its state.
+
+    As in a run, `draw` gets tokens only where the policy says `reads_tokens`, and `best` gets none.
 
     - Before the first update `best()` is the prior order, whatever that is; after updates it is still a bijection.
     - Draws are bijections, int64 [G, N]; group_B and extra_MB name drawn orders; log_prob_G is finite and at most 0;

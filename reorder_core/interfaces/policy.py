@@ -114,6 +114,8 @@ class Policy(Protocol):
 
     orders_per_image: M. learning_rate: of its own parameters, or None for the optimiser's. A policy whose parts learn
     at different rates also has `parameter_groups() -> list of {"params": …, "lr": …}`, as torch optimisers take them.
+    A policy that looks at the images has `reads_tokens = True`: `draw` then gets the embedded patches, detached; all
+    others get None.
     State that is not in the module (a bandit's counts in Python, say) goes through `get_extra_state` /
     `set_extra_state` with JSON-able content. The generator it draws from is the context's; the run saves its state.
     """
@@ -126,7 +128,7 @@ class Policy(Protocol):
         ...
 
     def draw(self, batch: int, tokens_BND: Tensor | None, temperature: float) -> Draw:
-        """Orders for the `batch` images of the global batch. tokens_BND: embedded patches in patch order, or None."""
+        """Orders for the `batch` images of the global batch. tokens_BND: see `reads_tokens`, in patch order."""
         ...
 
     def best(self, tokens_BND: Tensor | None = None) -> Tensor:

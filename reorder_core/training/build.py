@@ -104,7 +104,8 @@ def build_parts(
     assert context.generator is not None
     prior = prior_of(recipe)
     order_N = permutation_of(prior, catalogue, context, dataset) if order_from is None else order_from(context)
-    permutation.validate(order_N, recipe.facts.grid.size, what=order_name or f"{prior.kind} '{prior.name}'")
+    made_by = order_name or str(catalogue.find(prior.kind, prior.name))
+    permutation.validate(order_N, recipe.facts.grid.size, what=made_by)
     backbone = catalogue.build(recipe.backbone.ref, context)
     if backbone.orders != 1:
         raise UsageError(

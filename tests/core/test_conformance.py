@@ -280,8 +280,28 @@ class Ticks(Keeps):
         return self.calls
 
 
-def test_a_good_policy_passes():
-    check_policy(lambda settings, context: Keeps(context))
+class Looks(Keeps):
+    """Which of its two orders comes first depends on the images."""
+
+    reads_tokens = True
+
+    def draw(self, batch, tokens_BND, temperature):
+        drawn = super().draw(batch, tokens_BND, temperature)
+        return replace(drawn, group_B=(tokens_BND.mean((1, 2)) > 0).long())
+
+
+class LooksUnasked(Looks):
+    reads_tokens = False
+
+
+@pytest.mark.parametrize("policy", [Keeps, Looks])
+def test_a_good_policy_passes(policy):
+    check_policy(lambda settings, context: policy(context))
+
+
+def test_a_policy_that_reads_tokens_without_saying_so_gets_none():
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'mean'"):
+        check_policy(lambda settings, context: LooksUnasked(context))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from pydantic import Field
 from reorder_core.catalogue import Catalogue
 from reorder_core.component import Component
 from reorder_core.discovery import PluginRecord
+from reorder_core.errors import UsageError
 from reorder_core.recipe import KEYS, RecipeError, load_recipe, recipe_from_mapping
 from reorder_core.recipe_yaml import read_yaml, write_value, write_yaml
-from reorder_core.settings import Ref, Settings
+from reorder_core.settings import DatasetSettings, Ref, Settings
 
 BASE = {
     "name": "base",
@@ -207,6 +208,14 @@ def test_references_are_completed_wherever_they_stand(nesting):
     assert found["named"]["a"]["of"] == {"name": "snake", "axis": "rows"}
     assert found["inner"]["of"]["clockwise"] is True
     assert recipe_from_mapping(recipe.resolved(), catalogue=nesting) == recipe
+
+
+def test_a_data_set_that_does_not_describe_itself_is_one_sentence():
+    class Mute(DatasetSettings):
+        pass
+
+    with pytest.raises(UsageError, match=r"^Mute must say what its data looks like: define describe\(\)$"):
+        Mute().describe()
 
 
 def test_text_that_yaml_takes_for_something_else(tmp_path, nesting):

@@ -273,6 +273,25 @@ def test_a_dry_run_writes_nothing(arguments, tmp_path, capfd, more):
     assert "column_major" in said
 
 
+def test_half_precision_runs_where_the_device_has_it(arguments, capfd):
+    # in a process of its own: Accelerate takes one precision for a process
+    process = background(arguments("--dry-run", *NO_CONTROLS, "-o", "training.precision=bf16"))
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert "one training step" in said
+    assert main(arguments("--dry-run", *NO_CONTROLS, "-o", "training.precision=fp16")) == 2
+    assert capfd.readouterr().err == "training.precision: fp16 needs a GPU: use auto, bf16 or fp32\n"
+
+
+@pytest.mark.slow
+def test_a_compiled_run_goes_from_end_to_end(arguments):
+    """The real compiler, half a minute of it, in a process of its own: its warnings are not ours."""
+    process = background(arguments("--dry-run", *NO_CONTROLS, "-o", "training.compile=true"))
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert "one training step" in said
+
+
 def test_every_control_builds(arguments, capfd):
     controls = (
         "[initial, learned_static, inverse, reverse, random_fixed, random_each_batch, {name: spiral, inward: false}]"

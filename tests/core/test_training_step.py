@@ -121,6 +121,51 @@ def test_the_order_of_each_phase_and_what_the_policy_is_told():
     assert t.learner.task.steps == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_tokens_go_to_a_policy_that_reads_them_and_to_no_other(reads):
+    class Reader(Recorder):
+        reads_tokens = reads
+
+        def draw(self, batch, tokens_BND, temperature):
+            self.tokens_BND = tokens_BND
+            return super().draw(batch, tokens_BND, temperature)
+
+    policy = Reader()
+    t = trainer(policy)
+    t.step = 1
+    loaded, index_B = batch()
+    embedded_BND = t.learner.model.embed(loaded.images_BCHW)  # before the step changes the weights
+    train_step(t, loaded, index_B)
+    if not reads:
+        assert policy.tokens_BND is None
+        return
+    assert policy.tokens_BND.shape == (4, 4, 8)
+    assert not policy.tokens_BND.requires_grad
+    torch.testing.assert_close(policy.tokens_BND, embedded_BND.detach())
+
+
+def test_compile_takes_the_backbone_alone_and_changes_no_loss(monkeypatch):
+    """Orders are drawn and applied outside of what is compiled. The compiler itself is left out here: it is slow."""
+    compiled, calls = [], []
+
+    def compile_to_itself(module):
+        compiled.append(module)
+        module._compiled_call_impl = lambda *given: (calls.append(given), module._call_impl(*given))[1]
+
+    monkeypatch.setattr(nn.Module, "compile", compile_to_itself)
+    losses = {}
+    for asked in (False, True):
+        t = trainer(Recorder(), compile=asked)
+        torch.manual_seed(1)
+        losses[asked] = []
+        for _ in range(4):
+            losses[asked].append(train_step(t, *batch()).loss)
+            t.step += 1
+    assert compiled == [t.learner.model.backbone]
+    assert len(calls) == 4 + 2  # once a step, and once more in each of the two steps that read a further order
+    assert losses[True] == losses[False]
+
+
 def test_a_hard_policy_moves_by_its_own_loss_and_the_model_does_not_feel_it():
     policy = Recorder()
     t = trainer(policy)

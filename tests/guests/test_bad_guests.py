@@ -96,7 +96,6 @@ def test_a_guest_that_prints_spoils_no_json(guests, source_of):
     assert done.stderr == "hello\n"
 
 
-@pytest.mark.skipif(not SMOKE.exists(), reason="the recipe smoke.yaml is not there")
 def test_a_recipe_of_the_others_is_checked_and_runs(crowd, tmp_path):
     """With all nine in the house, eager torch included."""
     recipe = str(SMOKE)
@@ -105,6 +104,21 @@ def test_a_recipe_of_the_others_is_checked_and_runs(crowd, tmp_path):
     ran = crowd.run("run", recipe, "--dry-run", "--device", "cpu", "--out", str(tmp_path / "runs"))
     assert ran.returncode == 0, ran.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("ordering=noperm", "the ordering 'noperm' of noperm (reorder-noperm 1.0) repeats patch 0"),
+        ("ordering=wrongset", "the ordering 'wrongset' of wrongset (reorder-wrongset 1.0) are no reorder_core.Settings"),
+        ("policy=uniform", "is offered by controls (reorder 0.1.0) and by rival (reorder-rival 1.0)"),
+        ("ordering=same", "there is no ordering called 'same'"),
+    ],
+)
+def test_a_run_that_asks_for_a_bad_guest_says_who_it_is(crowd, override, said):
+    ran = crowd.run("run", str(SMOKE), "--dry-run", "--device", "cpu", "-o", override, REORDER_DISABLE_PLUGINS="eager")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
+    assert said in ran.stderr
 
 
 def test_what_is_switched_off_is_not_imported(crowd):

@@ -57,6 +57,39 @@ def kinds():
     assert "no template" in refused.stderr
 
 
+KEYED = """
+@hookimpl
+def kinds():
+    return [Kind("tokenizer", "tokenizers", "guest_keyed:Tokenizer", "turns text into numbers", key="words")]
+"""
+
+
+def test_a_kind_that_wants_a_key_of_recipes_is_told_where_to_go(guests, source_of):
+    guests.add("keyed", source_of(extra=KEYED))
+    rows = json.loads(guests.run("list", "plugins", "--json").stdout)
+    (row,) = [row for row in rows if row["name"] == "keyed"]
+    assert row["state"] == "broken"
+    assert row["reason"].endswith('whose keys are fixed: leave key out, and name its components in settings, as Ref["tokenizer"]')
+
+
+WORDS = """
+from reorder_core import Ref, Settings
+class Chosen(Settings):
+    words: Ref["tokenizer"] = "letters"
+"""
+
+
+def test_a_recipe_names_a_new_kind_inside_settings(guests, source_of):
+    kinds = KEYED.replace(', key="words"', "")
+    offered = ("tokenizer:letters:guest_words:L", "ordering:spoken:guest_words:S:words_settings:Chosen")
+    guests.add("words", source_of(*offered, extra=kinds), words_settings=WORDS)
+    asked = ("check", str(ROOT / "recipes" / "smoke.yaml"), "-o")
+    assert guests.run(*asked, "ordering={name: spoken, words: letters}").returncode == 0
+    refused = guests.run(*asked, "ordering={name: spoken, words: leters}")
+    assert refused.returncode == 2
+    assert "there is no tokenizer called 'leters'; did you mean 'letters'?" in refused.stderr
+
+
 def test_hook_commands(guests, source_of):
     source = """
 import click

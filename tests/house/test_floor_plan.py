@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,3 +58,19 @@ def test_files_of_the_core_are_about_one_noun(path):
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text)), f"{path} says in its first line what it is about"
     assert text.count("\n") <= 300, f"{path} has {text.count(chr(10))} lines: look for the second idea in it"
+
+
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+
+
+def test_nothing_is_marked_as_unfinished():
+    folders = ("reorder_core", "plugins", "docs", "recipes", "benchmarks")
+    texts = [path for name in folders for path in (ROOT / name).rglob("*") if path.suffix in (".py", ".md", ".yaml")]
+    assert [str(path) for path in texts if UNFINISHED.search(path.read_text())] == []
+
+
+def test_warnings_are_errors_in_tests():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["filterwarnings"] == ["error"]
+    with pytest.raises(DeprecationWarning):
+        warnings.warn("heard", DeprecationWarning, stacklevel=1)
