@@ -31,7 +31,11 @@ class Guests:
         environment = {**os.environ, "PYTHONPATH": str(self.folder), **variables}
         return subprocess.run(
             [sys.executable, "-m", "reorder_core", *arguments],
-            env=environment, cwd=cwd or self.folder, capture_output=True, text=True, timeout=300,
+            env=environment,
+            cwd=cwd or self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
 
@@ -88,6 +92,9 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Guests:
     )
     house.add(
         "noperm",
-        offer("ordering:noperm:guest_noperm:NoPerm", extra=CALM.replace("Calm", "NoPerm").replace("[::-1].copy()", " // 2")),
+        offer(
+            "ordering:noperm:guest_noperm:NoPerm",
+            extra=CALM.replace("Calm", "NoPerm").replace("[::-1].copy()", " // 2"),
+        ),
     )
     return house

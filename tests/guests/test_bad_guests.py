@@ -110,7 +110,10 @@ def test_a_recipe_of_the_others_is_checked_and_runs(crowd, tmp_path):
     ("override", "said"),
     [
         ("ordering=noperm", "the ordering 'noperm' of noperm (reorder-noperm 1.0) repeats patch 0"),
-        ("ordering=wrongset", "the ordering 'wrongset' of wrongset (reorder-wrongset 1.0) are no reorder_core.Settings"),
+        (
+            "ordering=wrongset",
+            "the ordering 'wrongset' of wrongset (reorder-wrongset 1.0) are no reorder_core.Settings",
+        ),
         ("policy=uniform", "is offered by controls (reorder 0.1.0) and by rival (reorder-rival 1.0)"),
         ("ordering=same", "there is no ordering called 'same'"),
     ],

@@ -12,7 +12,9 @@ import pytest
 from reorder_core import hookspecs
 
 ROOT = Path(__file__).parents[2]
-HOOKS = [name for name, value in vars(hookspecs).items() if inspect.isfunction(value) and hasattr(value, "reorder_spec")]
+HOOKS = [
+    name for name, value in vars(hookspecs).items() if inspect.isfunction(value) and hasattr(value, "reorder_spec")
+]
 
 
 def test_all_hooks_are_counted():
@@ -69,7 +71,9 @@ def test_a_kind_that_wants_a_key_of_recipes_is_told_where_to_go(guests, source_o
     rows = json.loads(guests.run("list", "plugins", "--json").stdout)
     (row,) = [row for row in rows if row["name"] == "keyed"]
     assert row["state"] == "broken"
-    assert row["reason"].endswith('whose keys are fixed: leave key out, and name its components in settings, as Ref["tokenizer"]')
+    assert row["reason"].endswith(
+        'whose keys are fixed: leave key out, and name its components in settings, as Ref["tokenizer"]'
+    )
 
 
 WORDS = """
@@ -97,7 +101,11 @@ import click
 def commands():
     return [Command("greet", "greeting:greet", "Say hello."), Command("gone", "nowhere:gone", "Is not there.")]
 """
-    guests.add("polite", source_of(extra=source), greeting="import click\n@click.command()\ndef greet():\n    click.echo('hello')\n")
+    guests.add(
+        "polite",
+        source_of(extra=source),
+        greeting="import click\n@click.command()\ndef greet():\n    click.echo('hello')\n",
+    )
     assert guests.run("greet").stdout == "hello\n"
     helped = guests.run("--help")
     assert "Say hello." in helped.stdout
@@ -127,7 +135,9 @@ def test_a_command_cannot_be_replaced(guests, source_of):
     ],
 )
 def test_a_wrong_answer_is_a_reason(guests, answer, reason):
-    guests.add("odd", f"from reorder_core import Component, hookimpl\n@hookimpl\ndef components():\n    return {answer}\n")
+    guests.add(
+        "odd", f"from reorder_core import Component, hookimpl\n@hookimpl\ndef components():\n    return {answer}\n"
+    )
     done = guests.run("list", "plugins", "--json")
     row = next(row for row in json.loads(done.stdout) if row["name"] == "odd")
     assert row["state"] == "broken"

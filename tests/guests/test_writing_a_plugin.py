@@ -26,7 +26,11 @@ def install(target: Path, *distributions: Path) -> None:
 def run(guests: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": str(guests)}, cwd=guests, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(guests)},
+        cwd=guests,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -64,7 +68,7 @@ def test_the_settings_of_the_page_work():
     code = re.search(r"```python\n(from pydantic.*?)```", page, re.DOTALL)
     assert code is not None
     names: dict[str, object] = {"__name__": "page"}
-    exec(compile(code[1], "page", "exec", dont_inherit=True), names)  # noqa: S102
+    exec(compile(code[1], "page", "exec", dont_inherit=True), names)
     made = names["MySettings"](step=3, of={"name": "spiral", "inward": False})  # type: ignore[operator]
     assert (made.of.kind, made.of.name, dict(made.of.settings)) == ("ordering", "spiral", {"inward": False})
 
