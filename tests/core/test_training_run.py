@@ -263,7 +263,16 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(arguments, monkeypa
     assert "step-00000003" in error
 
 
-@pytest.mark.parametrize("more", [(), ("-o", "training.ema=0.9", "-o", "policy=null")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("-o", "training.ema=0.9", "-o", "policy=null"),
+        ("-o", "policy={name: reinforce, faithful: paper}"),
+        ("-o", "policy={name: reinforce, faithful: released}"),
+    ],
+    ids=["as it is", "no policy", "paper", "released"],
+)
 def test_a_dry_run_writes_nothing(arguments, tmp_path, capfd, more):
     before = sorted(tmp_path.rglob("*"))
     assert main(arguments("--dry-run", *more)) == 0
