@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from reorder_core.catalogue import Catalogue
 from reorder_core.recipe_checks import control_complaints, data_facts, grid_of, steps_in_epoch, training_complaints
-from reorder_core.recipe_parts import Part, PartReader
+from reorder_core.recipe_parts import Part, PartReader, with_article
 from reorder_core.recipe_sections import HeadSection, PatchSection, PositionsSection, TrainingSection
 from reorder_core.recipe_settings import plain, read_settings, unknown_key
 from reorder_core.recipe_source import Complaint, RecipeError, Source, apply_overrides, read_source
@@ -191,7 +191,8 @@ class _Reader:
         if value is None:
             if key != "policy":
                 here = key in self.source.data
-                message = f"name a {kind}, as {{name: …}}" if here else f"this is needed, and missing: name a {kind}"
+                message = f"name {with_article(kind)}"
+                message = f"{message}, as {{name: …}}" if here else f"this is needed, and missing: {message}"
                 self.complaints.append(Complaint((key,), message))
             return None
         return self.parts.part(kind, value, (key,))

@@ -11,6 +11,9 @@ from reorder_core.recipe_sections import TrainingSection
 from reorder_core.recipe_source import Complaint
 from reorder_core.settings import DataFacts, DatasetSettings
 
+#: What the main run of a recipe with a policy is called, in the table and in the pictures.
+MAIN_RUN = "learned"
+
 
 def data_facts(data: Part) -> DataFacts | Complaint:
     """What the data set says of itself."""
@@ -80,4 +83,6 @@ def control_complaints(controls: Sequence[Part]) -> Iterator[Complaint]:
             yield Complaint(
                 ("controls", number), f"'{control.name}' is named twice: keep one, or call one otherwise with as: …"
             )
+        if control.name == MAIN_RUN:
+            yield Complaint(("controls", number), f"'{MAIN_RUN}' is the main run's own name: call this one otherwise")
         seen.add(control.name)

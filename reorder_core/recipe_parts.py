@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _LABEL = re.compile(r"[A-Za-z0-9_-]*")
 
 
+def with_article(kind: str) -> str:
+    """`a backbone`, `an ordering`"""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A component of a recipe.
@@ -77,7 +82,7 @@ class PartReader:
         if not isinstance(name, str):
             there = f", not {write_value(value)}" if not isinstance(value, Mapping) else ""
             known = ", ".join(entry.component.name for entry in self.catalogue.entries(kind)) or "none is installed"
-            message = f"name a {kind}, as {{name: …}}{there} (there is: {known})"
+            message = f"name {with_article(kind)}, as {{name: …}}{there} (there is: {known})"
             self.complaints.append(Complaint(at, message))
             return None
         settings = {key: item for key, item in value.items() if key != "name"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from reorder_core.settings import Settings
 
@@ -18,8 +18,6 @@ RunName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*
 
 class Section(Settings):
     """A part of a recipe that belongs to the core: frozen, unknown keys refused, numbers finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class HeadSection(Section):

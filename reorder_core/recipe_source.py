@@ -32,7 +32,8 @@ class Source:
     """What was written, and where.
 
     origin: of each key path, (place among the errors, label). text: scalars as they were written, where YAML made
-    something else than text of them. early: lines for what could not even be read, (place, line).
+    something else than text of them. early: lines for what could not even be read, (place, line). refused: keys of
+    which such a line says enough.
     """
 
     name: str
@@ -40,11 +41,14 @@ class Source:
     origin: dict[KeyPath, tuple[int, str]] = field(default_factory=dict)
     text: dict[KeyPath, str] = field(default_factory=dict)
     early: list[tuple[int, str]] = field(default_factory=list)
+    refused: set[KeyPath] = field(default_factory=set)
 
     def lines(self, complaints: Iterable[Complaint] = ()) -> list[str]:
         """One line an error, in the order of the file, overrides last; each line once."""
         found = list(self.early)
         for complaint in complaints:
+            if complaint.path in self.refused:
+                continue
             place, label = self.where(complaint.path)
             found.append(
                 (place, ": ".join(part for part in (label, dotted(complaint.path), complaint.message) if part))
@@ -60,6 +64,7 @@ class Source:
 
     def replace(self, path: KeyPath, value: Any, label: str, text: Mapping[KeyPath, str]) -> None:
         """Put an override's value in; its keys come from the override from now on."""
+        self.refused.discard(path)
         for table in (self.origin, self.text):
             for below in [each for each in table if each[: len(path)] == path]:
                 del table[below]
@@ -102,7 +107,7 @@ def read_source(path: Path) -> Source:
     name = str(path)
     document = read_yaml(_text(path))
     labels = {key: (line, f"{name}:{line}") for key, line in document.line.items()}
-    source = Source(name, origin=labels, text=document.text)
+    source = Source(name, origin=labels, text=document.text, refused=document.refused)
     for line, key, message in document.problems:
         source.early.append((line, ": ".join(part for part in (f"{name}:{line}", dotted(key), message) if part)))
     if isinstance(document.value, dict):

@@ -56,13 +56,15 @@ class Document:
     """What a text of YAML says.
 
     value: plain Python values. line: of each key (or list item), from 1. text: scalars as they were written, where
-    YAML made something else than text of them. problems: (line, key path, advice).
+    YAML made something else than text of them. problems: (line, key path, advice). refused: keys without a value,
+    because its tag was refused.
     """
 
     value: Any = None
     line: dict[KeyPath, int] = field(default_factory=dict)
     text: dict[KeyPath, str] = field(default_factory=dict)
     problems: list[tuple[int, KeyPath, str]] = field(default_factory=list)
+    refused: set[KeyPath] = field(default_factory=set)
 
 
 def read_yaml(text: str) -> Document:
@@ -135,6 +137,7 @@ def _refuse(node: yaml.Node, path: KeyPath, document: Document) -> None:
     why = "asks for code to be run, which a recipe never does" if "python" in tag else "is not for recipes"
     line = node.start_mark.line + 1
     document.problems.append((line, path, f"the tag '{tag}' {why}: write a plain value"))
+    document.refused.add(path)
 
 
 def _scalar(node: yaml.Node, path: KeyPath, document: Document) -> Any:

@@ -98,9 +98,11 @@ class Problem:
 
 
 class Settings(BaseModel):
-    """Base of every component's settings: frozen, unknown keys refused, defaults checked."""
+    """Base of every component's settings: frozen, unknown keys refused, defaults checked, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """What is wrong with these settings in this run; override to add checks that need no torch."""

@@ -17,6 +17,7 @@ from reorder_core import permutation
 from reorder_core.interfaces.context import Context
 from reorder_core.interfaces.control import Control
 from reorder_core.interfaces.dataset import Dataset
+from reorder_core.recipe_checks import MAIN_RUN
 from reorder_core.training.build import OrderFrom, base_context, permutation_of, prior_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Job:
 
 def main_job(recipe: Recipe, folder: Path) -> Job:
     """The recipe itself."""
-    return Job("learned" if recipe.policy is not None else recipe.ordering.ref.name, recipe, folder)
+    return Job(MAIN_RUN if recipe.policy is not None else recipe.ordering.ref.name, recipe, folder)
 
 
 @dataclass(frozen=True)
