@@ -118,6 +118,11 @@ def build_parts(
     task = catalogue.build(recipe.task.ref, context)
     policy = None
     if recipe.policy is not None:
+        if task.batch_coupled:
+            raise UsageError(
+                f"the images of a batch depend on each other in the task '{recipe.task.ref.name}', so that no loss is "
+                f"the reward of one image's order: take the policy away (-o policy=null)"
+            )
         policy = catalogue.build(recipe.policy.ref, _with(context, catalogue, prior_N=order_N))
     return Parts(
         recipe=recipe,

@@ -319,6 +319,15 @@ def test_what_is_found_before_the_first_step_leaves_no_folder(arguments, tmp_pat
     assert not list(tmp_path.glob("runs/tiny/*"))
 
 
+def test_losses_that_depend_on_the_batch_are_no_reward(arguments, monkeypatch, capfd):
+    from reorder_classification.task import Classification
+
+    monkeypatch.setattr(Classification, "batch_coupled", True)
+    assert main(arguments("--dry-run", *NO_CONTROLS)) == 2
+    assert "the images of a batch depend on each other in the task 'classification'" in capfd.readouterr().err
+    assert main(arguments("--dry-run", *NO_CONTROLS, "-o", "policy=null")) == 0
+
+
 def test_averaged_weights_are_validated_and_resumed(arguments, tmp_path, monkeypatch):
     ema = (*NO_CONTROLS, "-o", "training.ema=0.9")
     assert main(arguments(*ema, out="straight")) == 0
