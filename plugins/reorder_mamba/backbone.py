@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reorder_core import Context, Features, Layout, Level, UsageError
 from reorder_mamba.mixer import Mixer, MixerState
+from reorder_mamba.selective_scan import why_not_mamba_ssm
 from reorder_mamba.settings import MambaSettings
 
 Between = Callable[[int, Tensor, Layout], tuple[Tensor, Layout]]
@@ -55,6 +56,8 @@ class MambaBackbone(nn.Module):
 
     def __init__(self, settings: MambaSettings, context: Context) -> None:
         super().__init__()
+        if settings.scan == "mamba_ssm" and (missing := _no_compiled_scan()):
+            raise UsageError(f"backbone.scan: mamba_ssm can not run: {missing}; choose auto or torch")
         self.settings = settings
         self.width = settings.width
         self.attention = "causal" if settings.direction == "causal" else "full"
@@ -165,3 +168,8 @@ class _Seeded:
 
     def __exit__(self, *error: object) -> None:
         self._fork.__exit__(*error)  # type: ignore[arg-type]
+
+
+def _no_compiled_scan() -> str:
+    """Why mamba-ssm's compiled scan can run nowhere on this machine, or an empty string."""
+    return why_not_mamba_ssm("cuda", torch.float32) if torch.cuda.is_available() else "there is no CUDA device here"

@@ -74,6 +74,7 @@ class Progress:
         self._printed_phase = ""
         self._display: Live | None = None
         self._streams: Any = None
+        self._log = _LogLines(self.message)
 
     def __enter__(self) -> Progress:
         if self.live:
@@ -87,12 +88,15 @@ class Progress:
             self._display.start(refresh=False)
             self._streams = _logging_through_display()
             self._streams.__enter__()
+        if self.enabled:
+            self._log.attach()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Takes the display off the screen and shows the cursor again, whatever ended the run (Ctrl-C too)."""
+        self._log.detach()
         if self._streams is not None:
             self._streams.__exit__(None, None, None)
             self._streams = None
@@ -139,6 +143,33 @@ class Progress:
         self.console.out(text, highlight=False)
         if not self.live:
             self.console.file.flush()
+
+
+class _LogLines(logging.Handler):
+    """What our own modules and rooms log (which scan runs, say), and everybody's warnings, as lines that stay."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+        self._level_before: int | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("reorder") or record.levelno >= logging.WARNING:
+            severity = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+            self._say(f"{severity}{record.getMessage()}")
+
+    def attach(self) -> None:
+        root = logging.getLogger()
+        self._level_before = root.level
+        root.setLevel(min(root.level, logging.INFO))
+        root.addHandler(self)
+
+    def detach(self) -> None:
+        if self._level_before is not None:
+            root = logging.getLogger()
+            root.removeHandler(self)
+            root.setLevel(self._level_before)
+            self._level_before = None
 
 
 def wants_live(console: Console) -> bool:

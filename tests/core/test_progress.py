@@ -181,3 +181,19 @@ def test_sparkline() -> None:
     assert sparkline([1.0, 1.0], 5) == "▁▁"
     assert sparkline([], 5) == ""
     assert len(sparkline(list(range(1000)), 30)) == 30
+
+
+def test_what_our_rooms_log_is_a_line_and_other_chatter_is_not():
+    console = Console(record=True, width=120, force_terminal=False)
+    level = logging.getLogger().level
+    with Progress(console=console):
+        logging.getLogger("reorder_mamba.selective_scan").info("selective scan on cpu: pure torch")
+        logging.getLogger("somebody.else").info("chatter")
+        logging.getLogger("somebody.else").warning("beware")
+    logging.getLogger("reorder_mamba").info("after the run")
+    text = console.export_text()
+    assert "selective scan on cpu: pure torch" in text
+    assert "warning: beware" in text
+    assert "chatter" not in text
+    assert "after the run" not in text
+    assert logging.getLogger().level == level

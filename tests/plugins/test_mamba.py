@@ -269,3 +269,9 @@ def test_dt_rank_auto_is_a_sixteenth_of_the_width():
     for width in (1, 16, 17, 100):
         assert Mixer(width).rank == math.ceil(width / 16)
     assert Mixer(16, dt_rank=5).dt_proj.in_features == 5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_compiled_scan_that_cannot_be_is_refused_when_the_model_is_built():
+    with pytest.raises(UsageError, match=r"backbone.scan: mamba_ssm can not run: there is no CUDA device here"):
+        MambaBackbone(MambaSettings(width=8, depth=1, scan="mamba_ssm"), Context(Grid(2, 2)))
