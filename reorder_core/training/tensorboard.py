@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
 _NOT_A_CURVE = ("event", "step", "epoch")
+
+
+@cache
+def _say_missing() -> None:
+    """Once a command, not once for every control."""
+    _LOG.info("no TensorBoard events are written: install them with: pip install 'reorder[tensorboard]'")
 
 
 class TensorBoard:
@@ -24,7 +31,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            _LOG.warning("no TensorBoard events are written: install them with: pip install 'reorder[tensorboard]'")
+            _say_missing()
             return
         purge = done_steps + 1 if done_steps else None
         self._writer = SummaryWriter(str(folder), purge_step=purge)
