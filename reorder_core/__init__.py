@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reorder_core.interfaces.dataset import Batch as Batch
     from reorder_core.interfaces.dataset import Dataset as Dataset
     from reorder_core.interfaces.dataset import Split as Split
+    from reorder_core.interfaces.mixer import Mixer as Mixer
     from reorder_core.interfaces.ordering import Ordering as Ordering
     from reorder_core.interfaces.policy import Clock as Clock
     from reorder_core.interfaces.policy import Draw as Draw
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from reorder_core.interfaces.task import Task as Task
     from reorder_core.interfaces.task import TaskResult as TaskResult
     from reorder_core.layout import Layout as Layout
+    from reorder_core.sequence import Block as Block
+    from reorder_core.sequence import SequenceBackbone as SequenceBackbone
+    from reorder_core.sequence import SequenceModel as SequenceModel
+    from reorder_core.sequence import seeded as seeded
+    from reorder_core.sequence_settings import SequenceSettings as SequenceSettings
     from reorder_core.settings import ComponentRef as ComponentRef
     from reorder_core.settings import DataFacts as DataFacts
     from reorder_core.settings import DatasetSettings as DatasetSettings
@@ -41,6 +47,8 @@ if TYPE_CHECKING:
     from reorder_core.settings import Ref as Ref
     from reorder_core.settings import RunFacts as RunFacts
     from reorder_core.settings import Settings as Settings
+    from reorder_core.weights import load_weights as load_weights
+    from reorder_core.weights import read_weights as read_weights
 
 _HOMES = {
     "component": ("Command", "Component", "Kind"),
@@ -51,10 +59,13 @@ _HOMES = {
     "interfaces.context": ("Context",),
     "interfaces.control": ("Control",),
     "interfaces.dataset": ("Batch", "Dataset", "Split"),
+    "interfaces.mixer": ("Mixer",),
     "interfaces.ordering": ("Ordering",),
     "interfaces.policy": ("Clock", "Draw", "Outcome", "Policy", "PolicyStep"),
     "interfaces.task": ("Metrics", "Task", "TaskResult"),
     "layout": ("Layout",),
+    "sequence": ("Block", "SequenceBackbone", "SequenceModel", "seeded"),
+    "sequence_settings": ("SequenceSettings",),
     "settings": (
         "ComponentRef",
         "DataFacts",
@@ -65,6 +76,7 @@ _HOMES = {
         "RunFacts",
         "Settings",
     ),
+    "weights": ("load_weights", "read_weights"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

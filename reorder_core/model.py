@@ -16,7 +16,7 @@ from reorder_core.interfaces.backbone import Features
 from reorder_core.interfaces.policy import Draw
 from reorder_core.layout import Layout
 
-Positions = Literal["learned", "sincos2d", "none"]
+Positions = Literal["learned", "sincos2d", "sincos1d", "none"]
 Follow = Literal["patch", "slot"]
 Order = Layout | Draw | tuple[Layout, ...]
 
@@ -58,6 +58,18 @@ def sincos2d(grid: Grid, width: int) -> Tensor:
     return torch.cat([row_NF.sin(), row_NF.cos(), column_NF.sin(), column_NF.cos()], dim=1).float()
 
 
+def sincos1d(grid: Grid, width: int) -> Tensor:
+    """Fixed sine and cosine positions of the patch number, float32 [N, D] (Vaswani et al. 2017, section 3.5).
+
+    The halves of D are sin and cos at frequencies 10000^(-2k/D). Raises `UsageError` where D is odd.
+    """
+    if width % 2:
+        raise UsageError(f"positions.kind: sincos1d needs an even width, not {width}: use learned positions")
+    number_N = torch.arange(grid.size, dtype=torch.float64)
+    angle_NF = number_N[:, None] * 10000 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
+    return torch.cat([angle_NF.sin(), angle_NF.cos()], dim=1).float()
+
+
 class Model(nn.Module):
     """Images to features: embed patches, add positions, put them in order, run the backbone.
 
@@ -66,9 +78,12 @@ class Model(nn.Module):
 
     A backbone with `embedding(grid, patch, channels)` (not None) brings its own patch embedding [B, C, H, W] ->
     [B, N, D] with its positions; the recipe then says `positions: {kind: none}`.
+
+    further_RN: what a backbone that wants R + 1 orders at once reads besides the one it is given, int64 [R, N].
     """
 
     position_ND: Tensor | None
+    further_RN: Tensor | None
 
     def __init__(
         self,
@@ -78,6 +93,7 @@ class Model(nn.Module):
         channels: int,
         positions: Positions = "learned",
         follow: Follow = "patch",
+        further_RN: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -87,14 +103,16 @@ class Model(nn.Module):
             raise UsageError(
                 "this backbone brings its own patch embedding and positions: write positions: {kind: none}"
             )
-        self.embedding = PatchEmbedding(grid, patch, channels, backbone.width) if own is None else own
+        width = int(getattr(backbone, "token_width", backbone.width))
+        self.embedding = PatchEmbedding(grid, patch, channels, width) if own is None else own
         if positions == "learned":
-            self.position_ND = nn.Parameter(nn.init.trunc_normal_(torch.empty(grid.size, backbone.width), std=0.02))
+            self.position_ND = nn.Parameter(nn.init.trunc_normal_(torch.empty(grid.size, width), std=0.02))
             self.position_ND._no_weight_decay = True  # type: ignore[attr-defined]
         else:
-            fixed = sincos2d(grid, backbone.width) if positions == "sincos2d" else None
-            self.register_buffer("position_ND", fixed, persistent=False)
+            fixed = {"sincos2d": sincos2d, "sincos1d": sincos1d}.get(positions)
+            self.register_buffer("position_ND", None if fixed is None else fixed(grid, width), persistent=False)
         self.backbone = backbone
+        self.register_buffer("further_RN", further_RN, persistent=False)
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """Tokens [B, N, D] in patch order, with the positions of their places where positions follow the patch."""
@@ -106,19 +124,17 @@ class Model(nn.Module):
     def forward(self, images_BCHW: Tensor, order: Order) -> Features:
         """Read images [B, C, H, W] in `order`; a soft draw is read through its soft order, laid out as its hard one.
 
-        A tuple of layouts goes to a backbone that wants several orders; tokens then stand in the order of the first.
+        Tokens stand in this order; a backbone that wants several is told the further ones as well: the model's own, or
+        the rest of a tuple.
         """
         tokens_BND = self.embed(images_BCHW)
-        layout: Layout | tuple[Layout, ...]
-        if isinstance(order, Draw):
-            layout = order.layout(self.grid).to(tokens_BND.device)
-            tokens_BND = order.soft(tokens_BND) if order.soft is not None else layout.order(tokens_BND)
-        elif isinstance(order, Layout):
-            layout = order.to(tokens_BND.device)
-            tokens_BND = layout.order(tokens_BND)
-        else:
-            layout = tuple(one.to(tokens_BND.device) for one in order)
-            tokens_BND = layout[0].order(tokens_BND)
+        order, *others = order if isinstance(order, tuple) else (order,)
+        layout = (order.layout(self.grid) if isinstance(order, Draw) else order).to(tokens_BND.device)
+        soft = order.soft if isinstance(order, Draw) else None
+        tokens_BND = layout.order(tokens_BND) if soft is None else soft(tokens_BND)
         if self.position_ND is not None and self.follow == "slot":
             tokens_BND = tokens_BND + self.position_ND
-        return self.backbone(tokens_BND, layout)  # type: ignore[no-any-return]
+        further = [other.to(tokens_BND.device) for other in others]
+        if not further and self.further_RN is not None:
+            further = [Layout.fixed(self.grid, perm_N) for perm_N in self.further_RN]
+        return self.backbone(tokens_BND, (layout, *further) if further else layout)  # type: ignore[no-any-return]

@@ -29,6 +29,9 @@ def kinds() -> tuple[Kind, ...]:
             "ordering",
         ),
         _kind("backbone", "backbones", "Backbone", "reads a sequence of patches in a given order", "backbone"),
+        _kind(
+            "mixer", "mixers", "Mixer", "moves information along the sequence, inside the blocks of a backbone", None
+        ),
         _kind("policy", "policies", "Policy", "holds a distribution over orders and learns it", "policy"),
         _kind("task", "tasks", "Task", "loss of each image, prediction and metrics", "task"),
         _kind("dataset", "datasets", "Dataset", "train and validation images with targets", "data"),

@@ -58,7 +58,10 @@ _NO_RESULT = ("workers", "log_every", "checkpoint")  # of `training`: they chang
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run is made of, checked. Two recipes are equal when they resolve to the same."""
+    """Everything that a run is made of, checked. Two recipes are equal when they resolve to the same.
+
+    ordering: the one, or the first; further_orderings: what a backbone that wants several orders reads besides.
+    """
 
     name: str
     seed: int
@@ -72,6 +75,7 @@ class Recipe:
     controls: tuple[Part, ...]
     training: TrainingSection
     facts: RunFacts
+    further_orderings: tuple[Part, ...] = ()
     path: Path | None = field(default=None, compare=False)
     catalogue: Catalogue = field(default_factory=Catalogue.load, repr=False, compare=False)
 
@@ -87,6 +91,8 @@ class Recipe:
             value = getattr(self, key)
             if key == "controls":
                 found[key] = [part.resolved() for part in value]
+            elif key == "ordering" and self.further_orderings:
+                found[key] = [part.resolved() for part in (value, *self.further_orderings)]
             else:
                 found[key] = value.resolved() if isinstance(value, Part) else plain(value)
         return found
@@ -154,12 +160,14 @@ class _Reader:
         data = self.source.data
         self._keys()
         head = self._head()
+        further = self._further_orderings()
         named = {key: self._part(key, kind) for key, kind in PARTS.items()}
         patch = self._section("patch", PatchSection)
         positions = self._section("positions", PositionsSection)
         training = self._section("training", TrainingSection)
         controls = self._controls(data.get("controls"))
         facts = self._facts(named, patch, positions, training, controls)
+        self._more_problems(further, facts)
         if self.complaints or not (head and patch and positions and training and facts):
             return None
         return Recipe(
@@ -170,6 +178,7 @@ class _Reader:
             training=training,
             controls=controls,
             facts=facts,
+            further_orderings=further,
             path=path,
             catalogue=self.catalogue,
             **named,  # type: ignore[arg-type]
@@ -188,6 +197,8 @@ class _Reader:
 
     def _part(self, key: str, kind: str) -> Part | None:
         value = self.source.data.get(key)
+        if key == "ordering" and isinstance(value, list) and value:
+            return self.parts.part(kind, value[0], (key, 0))
         if value is None:
             if key != "policy":
                 here = key in self.source.data
@@ -196,6 +207,14 @@ class _Reader:
                 self.complaints.append(Complaint((key,), message))
             return None
         return self.parts.part(kind, value, (key,))
+
+    def _further_orderings(self) -> tuple[Part, ...]:
+        """All but the first of a list of orderings, for a backbone that reads several at once."""
+        value = self.source.data.get("ordering")
+        if not isinstance(value, list):
+            return ()
+        found = [self.parts.part("ordering", each, ("ordering", place)) for place, each in enumerate(value) if place]
+        return tuple(part for part in found if part is not None)
 
     def _section(self, key: str, model: type[S]) -> S | None:
         value = self.source.data.get(key, {} if key == "positions" else None)
@@ -240,10 +259,16 @@ class _Reader:
             return None
         facts = RunFacts(about, grid, patch.size, training.batch_size, positions.kind, training)
         for key, part in named.items():
-            self._problems(part, (key,), facts)
+            first = key == "ordering" and isinstance(self.source.data.get(key), list)
+            self._problems(part, (key, 0) if first else (key,), facts)
         for number, part in enumerate(controls):
             self._problems(part, ("controls", number), facts)
         return facts
+
+    def _more_problems(self, further: Sequence[Part], facts: RunFacts | None) -> None:
+        if facts is not None:
+            for place, part in enumerate(further, start=1):
+                self._problems(part, ("ordering", place), facts)
 
     def _problems(self, part: Part | None, at: tuple[str | int, ...], facts: RunFacts) -> None:
         if part is not None:

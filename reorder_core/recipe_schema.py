@@ -37,6 +37,9 @@ def recipe_schema(catalogue: Catalogue) -> Schema:
         else:
             properties[key] = head[key]
         properties[key] = {"description": summary, **properties[key]}
+    ordering = {"$ref": "#/$defs/ordering"}
+    several = {"type": "array", "items": ordering, "minItems": 1, "title": "for a backbone that reads several at once"}
+    properties["ordering"] = {"description": KEYS["ordering"], "anyOf": [ordering, several]}
     properties["policy"] = {"description": KEYS["policy"], "anyOf": [{"$ref": "#/$defs/policy"}, {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -39,8 +39,8 @@ class PatchSection(Section):
 class PositionsSection(Section):
     """What tells the model where a patch stood."""
 
-    kind: Literal["learned", "sincos2d", "none"] = "learned"
-    """learned vectors, fixed sines and cosines of row and column, or nothing"""
+    kind: Literal["learned", "sincos2d", "sincos1d", "none"] = "learned"
+    """learned vectors, fixed sines and cosines of row and column, or of the patch number, or nothing"""
     follow: Literal["patch", "slot"] = "patch"
     """the position belongs to the place in the image and travels with the patch, or to the slot of the sequence"""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reorder_core.conformance.building import context as context
     from reorder_core.conformance.control import check_control as check_control
     from reorder_core.conformance.dataset import check_dataset as check_dataset
+    from reorder_core.conformance.mixer import check_mixer as check_mixer
     from reorder_core.conformance.ordering import check_ordering as check_ordering
     from reorder_core.conformance.policy import check_policy as check_policy
     from reorder_core.conformance.strategies import grids as grids
@@ -36,6 +37,7 @@ _HOME_OF = {
     "check_backbone": "backbone",
     "check_control": "control",
     "check_dataset": "dataset",
+    "check_mixer": "mixer",
     "check_ordering": "ordering",
     "check_policy": "policy",
     "check_task": "task",

@@ -40,7 +40,11 @@ class _Backbone:
         self.draw = torch.Generator().manual_seed(seed + 1)
 
     def tokens(self, batch: int) -> Tensor:
-        return torch.randn(batch, self.grid.size, self.module.width, generator=self.draw)
+        return torch.randn(batch, self.grid.size, self.token_width, generator=self.draw)
+
+    @property
+    def token_width(self) -> int:
+        return int(getattr(self.module, "token_width", self.module.width))
 
     def orders(self, groups: int = 1) -> Tensor:
         """Random orders, [G, N]."""
@@ -107,7 +111,7 @@ def _check_shapes(component: Buildable, settings: Given, backbone: _Backbone) ->
 
 
 def _check_shapes_on(backbone: _Backbone) -> None:
-    @for_all(5, token_batches(backbone.grid.size, backbone.module.width))
+    @for_all(5, token_batches(backbone.grid.size, backbone.token_width))
     def right(patches_BND: Tensor) -> None:
         features = backbone.read(patches_BND, backbone.orders())
         _require_shapes(features, patches_BND.shape[0], backbone)

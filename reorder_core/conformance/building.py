@@ -46,7 +46,7 @@ def context(
 
     place = Grid.parse(grid) if isinstance(grid, str) else grid
     facts = DataFacts(place.rows * patch, place.columns * patch, channels, classes=classes, train=64, validation=32)
-    made = Context(
+    return Context(
         grid=place,
         patch=patch,
         channels=channels,
@@ -54,9 +54,8 @@ def context(
         data=facts,
         prior_N=prior_N,
         generator=torch.Generator().manual_seed(seed),
-        resolve=lambda ref: Catalogue.load().build(ref, made),
-    )
-    return made
+        builder=lambda ref, where: Catalogue.load().build(ref, where),
+    ).changed()
 
 
 def build(kind: str, component: Buildable, settings: Given, where: Context) -> Any:

@@ -1,6 +1,6 @@
 """A backbone reads a sequence of tokens in the order it is given.
 
-B images, N patches or slots, D width, L = prefix + N + suffix tokens of a sequence.
+B images, N patches or slots, D width, S special tokens, L = N + S tokens of a sequence.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Backbone(Protocol):
     (conformance holds it to that). orders: how many layouts it wants at once (1, or more for a cross-scan).
 
     Optional members that the model uses where they are present:
+    `token_width`, the width of the tokens it takes, where that is not the summary's (a hierarchy grows wider);
     `between(k, tokens, layout) -> (tokens, layout)`, called by the backbone after each block where it was set;
     `init_state(batch)` / `step(token, state)` for cached decoding;
     `embedding(grid, patch, channels) -> nn.Module` when it brings a pretrained patch embedding and positions.

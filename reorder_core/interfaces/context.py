@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reorder_core.grid import Grid
@@ -27,7 +27,8 @@ class Context:
     width: D, the width of a token. data: classes or vocabulary, sizes, target type.
     prior_N: the order a policy starts from, int64 [N], `prior[slot] = patch`; None where there is no policy.
     generator: the run's own torch generator (CPU): the only source of randomness.
-    resolve: builds the component that a setting (`Ref["ordering"]`) names.
+    resolve: builds the component that a setting (`Ref["ordering"]`) names, in this context.
+    builder: builds a component in the context it is given; what `changed` and `build` rest on.
     """
 
     grid: Grid
@@ -38,3 +39,20 @@ class Context:
     prior_N: NDArray[np.int64] | None = None
     generator: torch.Generator | None = None
     resolve: Callable[[ComponentRef], Any] = _nothing_to_resolve
+    builder: Callable[[ComponentRef, Context], Any] | None = None
+
+    def changed(self, **changes: Any) -> Context:
+        """The same context with other values, for the components that are resolved through it as well."""
+        builder = self.builder
+        if builder is None:
+            return replace(self, **changes)
+
+        def resolve(ref: ComponentRef) -> Any:
+            return builder(ref, made)
+
+        made = replace(self, resolve=resolve, **changes)
+        return made
+
+    def build(self, ref: ComponentRef, **changes: Any) -> Any:
+        """The component that `ref` names, built in a changed context: `context.build(settings.mixer, width=96)`."""
+        return self.changed(**changes).resolve(ref)

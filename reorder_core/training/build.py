@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class Learner(nn.Module):
         self.task = task
 
     def forward(self, batch: Batch, order: Order) -> TaskResult:
-        return self.task.step(self.model, batch, order)  # type: ignore[arg-type]
+        return self.task.step(self.model, batch, order)
 
 
 @dataclass(frozen=True)
@@ -61,29 +61,14 @@ class Parts:
 def base_context(recipe: Recipe, catalogue: Catalogue) -> Context:
     """The context of a run: its grid, its data's facts, a fresh generator with its seed, and the catalogue."""
     facts = recipe.facts
-
-    def resolve(ref: ComponentRef) -> Any:
-        return catalogue.build(ref, context)
-
-    context = Context(
+    return Context(
         grid=facts.grid,
         patch=facts.patch,
         channels=facts.data.channels,
         data=facts.data,
         generator=torch.Generator().manual_seed(recipe.seed),
-        resolve=resolve,
-    )
-    return context
-
-
-def _with(context: Context, catalogue: Catalogue, **changes: Any) -> Context:
-    """A context that knows more, and hands that on to the components that its components name."""
-
-    def resolve(ref: ComponentRef) -> Any:
-        return catalogue.build(ref, changed)
-
-    changed = replace(context, resolve=resolve, **changes)
-    return changed
+        builder=catalogue.build,
+    ).changed()
 
 
 def build_dataset(recipe: Recipe, catalogue: Catalogue) -> Dataset:
@@ -107,14 +92,10 @@ def build_parts(
     made_by = order_name or str(catalogue.find(prior.kind, prior.name))
     permutation.validate(order_N, recipe.facts.grid.size, what=made_by)
     backbone = catalogue.build(recipe.backbone.ref, context)
-    if backbone.orders != 1:
-        raise UsageError(
-            f"the backbone '{recipe.backbone.ref.name}' reads {backbone.orders} orders at once, "
-            f"and a recipe gives one: choose another backbone"
-        )
+    further_RN = _further_orders(recipe, catalogue, context, dataset, backbone.orders)
     positions = recipe.positions
-    model = Model(backbone, context.grid, context.patch, context.channels, positions.kind, positions.follow)
-    context = _with(context, catalogue, width=backbone.width)
+    model = Model(backbone, context.grid, context.patch, context.channels, positions.kind, positions.follow, further_RN)
+    context = context.changed(width=backbone.width)
     task = catalogue.build(recipe.task.ref, context)
     policy = None
     if recipe.policy is not None:
@@ -123,7 +104,7 @@ def build_parts(
                 f"the images of a batch depend on each other in the task '{recipe.task.ref.name}', so that no loss is "
                 f"the reward of one image's order: take the policy away (-o policy=null)"
             )
-        policy = catalogue.build(recipe.policy.ref, _with(context, catalogue, prior_N=order_N))
+        policy = catalogue.build(recipe.policy.ref, context.changed(prior_N=order_N))
     return Parts(
         recipe=recipe,
         grid=context.grid,
@@ -134,6 +115,23 @@ def build_parts(
         learner=Learner(model, task),
         generator=context.generator,  # type: ignore[arg-type]
     )
+
+
+def _further_orders(
+    recipe: Recipe, catalogue: Catalogue, context: Context, dataset: Dataset, wanted: int
+) -> torch.Tensor | None:
+    """The orders that the backbone reads besides the first, int64 [R, N]. Raises `UsageError` for a wrong number."""
+    given = 1 + len(recipe.further_orderings)
+    if given != wanted:
+        advice = "name one ordering" if wanted == 1 else f"write ordering: as a list of {wanted}"
+        raise UsageError(
+            f"ordering: the backbone '{recipe.backbone.ref.name}' reads {wanted} "
+            f"{'order' if wanted == 1 else 'orders at once'}, and the recipe gives {given}: {advice}"
+        )
+    if wanted == 1:
+        return None
+    orders = [permutation_of(part.ref, catalogue, context, dataset) for part in recipe.further_orderings]
+    return torch.from_numpy(np.stack(orders))
 
 
 def prior_of(recipe: Recipe) -> ComponentRef:

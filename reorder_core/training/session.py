@@ -206,8 +206,15 @@ class Session:
             policy=None if policy is None else policy.ref.name,
             initial_order=t.parts.order_name,
             steps=t.step,
+            **_further(t),
         )
         result.save()
+
+
+def _further(t: Trainer) -> dict[str, Any]:
+    """The orders that the backbone read besides, for `order.json`; nothing where it read one."""
+    further_RN = t.learner.model.further_RN
+    return {} if further_RN is None else {"further_orders": further_RN.tolist()}
 
 
 def _write(folder: Path, action: Any) -> None:

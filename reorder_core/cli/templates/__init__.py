@@ -87,6 +87,21 @@ def backbone(name: str) -> dict[str, str]:
     )
 
 
+def mixer(name: str) -> dict[str, str]:
+    """A causal convolution."""
+    return _distribution(
+        _Words(
+            kind="mixer",
+            summary="a causal convolution of each channel along the sequence",
+            base="Settings",
+            setting='    taps: int = Field(default=4, ge=1)\n    """how many tokens are looked at"""',
+            check="check_mixer",
+            use="backbone: {name: hierarchical, mixer: {name: $NAME, taps: 4}}",
+        ),
+        name,
+    )
+
+
 def policy(name: str) -> dict[str, str]:
     """Random search by exchanges."""
     return _distribution(

@@ -1,0 +1,218 @@
+"""The skeleton that backbones share: special tokens in, blocks, final norm, special tokens out, readout.
+
+A room brings its mixer; `SequenceBackbone` makes a backbone of it. B images, N patches, S special tokens, L = N + S,
+D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+
+from reorder_core.errors import UsageError
+from reorder_core.interfaces.backbone import Attention, Features, Level
+from reorder_core.interfaces.context import Context
+from reorder_core.layout import Layout, insert, take_apart
+from reorder_core.sequence_settings import SequenceSettings
+from reorder_core.weights import load_weights
+
+Between = Callable[[int, Tensor, Layout], tuple[Tensor, Layout]]
+Layouts = Layout | tuple[Layout, ...]
+
+
+@contextmanager
+def seeded(generator: torch.Generator | None) -> Iterator[None]:
+    """Inside, torch's initialisers draw from a seed of the run's generator; outside, nothing of it is seen."""
+    if generator is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        yield
+
+
+class SequenceModel(nn.Module):
+    """The base of backbones: everything around the blocks.
+
+    A subclass sets `attention`, `order_sensitive` and `orders`, makes its blocks and calls `make_class_token()` inside
+    `seeded(context.generator)`, and says `blocks_in_order()` and `final_norm()`. Blocks are called as
+    `block(tokens_BLD, plan)`. `between(k, tokens_BND, layout)`, where it is set, is called after each block with the
+    patches alone. `exits_after`: numbers of blocks after which the summary is read too (`Features.exits`).
+    """
+
+    orders: int = 1
+    order_sensitive: bool = True
+    attention: Attention = "full"
+    cls_token: Tensor
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__()
+        self.settings = settings
+        self.width: int = settings.width
+        self.between: Between | None = None
+        self.exits_after: tuple[int, ...] = ()
+
+    def blocks_in_order(self) -> Iterable[nn.Module]:
+        """The blocks, from the first to the last."""
+        raise TypeError(f"{type(self).__name__} must say what its blocks are: define blocks_in_order()")
+
+    def final_norm(self, tokens_BLD: Tensor) -> Tensor:
+        """The norm after the last block."""
+        return tokens_BLD
+
+    def plan(self, layout: Layouts) -> Any:
+        """What all blocks share for this layout; by default what the first block's mixer makes of it."""
+        return next(iter(self.blocks_in_order())).mixer.plan(layout)  # type: ignore[operator, union-attr]
+
+    def make_class_token(self, std: float = 0.02) -> None:
+        """The parameter `cls_token` [1, 1, D], where the readout wants one."""
+        if self.settings.readout == "class":
+            self.cls_token = nn.Parameter(torch.empty(1, 1, self.width).normal_(std=std))
+            self.cls_token._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def special_tokens(self) -> Tensor | None:
+        """[1, S, D], or None."""
+        return self.cls_token if self.settings.readout == "class" else None
+
+    def special_places(self, N: int) -> tuple[int, ...]:
+        """Where the special tokens stand among N patches: ascending places in the whole sequence."""
+        if self.settings.readout != "class":
+            return ()
+        usual = "end" if self.attention == "causal" else "start"
+        return ({"start": 0, "middle": N // 2, "end": N}[self.settings.class_position or usual],)
+
+    def summarise(self, patches_BND: Tensor, special_BSD: Tensor, layout: Layout) -> Tensor:
+        """The summary [B, D] where the readout says: class token, mean of the patches, or last patch."""
+        readout, valid_BN = self.settings.readout, layout.valid_BN
+        if readout == "class":
+            return special_BSD[:, 0]
+        if readout == "mean":
+            if valid_BN is None:
+                return patches_BND.mean(dim=1)
+            weight_BN1 = valid_BN.to(patches_BND.dtype).unsqueeze(-1)
+            return (patches_BND * weight_BN1).sum(dim=1) / weight_BN1.sum(dim=1).clamp(min=1)
+        if valid_BN is None:
+            return patches_BND[:, -1]
+        slot_N = torch.arange(valid_BN.shape[1], device=valid_BN.device)
+        last_B = torch.where(valid_BN, slot_N, 0).amax(dim=1)
+        return patches_BND.take_along_dim(last_B[:, None, None], dim=1)[:, 0]
+
+    def forward(self, tokens_BND: Tensor, layout: Layouts) -> Features:
+        """tokens_BND in reading order (of the first layout), positions added. The summary is read as settings say."""
+        special = self.special_places(tokens_BND.shape[1])
+        layouts = tuple(one.with_special(special) for one in (layout if isinstance(layout, tuple) else (layout,)))
+        tokens_BLD, plan = self._with_special(tokens_BND, special), self._plan(layouts)
+        exits = []
+        for k, block in enumerate(self.blocks_in_order()):
+            tokens_BLD = block(tokens_BLD, plan)
+            if self.between is not None:
+                patches_BND, special_BSD = take_apart(tokens_BLD, special)
+                patches_BND, after = self.between(k, patches_BND, layouts[0].with_special())
+                tokens_BLD = insert(patches_BND, special_BSD, special) if special else patches_BND
+                layouts = (after.with_special(special), *layouts[1:])
+                plan = self._plan(layouts)
+            if k in self.exits_after:
+                exits.append(self._read(self.final_norm(tokens_BLD), layouts[0])[1])
+        patches_BND, summary_BD = self._read(self.final_norm(tokens_BLD), layouts[0])
+        return Features((Level(patches_BND, layouts[0].with_special()),), summary_BD, tuple(exits))
+
+    def _plan(self, layouts: tuple[Layout, ...]) -> Any:
+        return self.plan(layouts if self.orders > 1 else layouts[0])
+
+    def _with_special(self, tokens_BND: Tensor, special: tuple[int, ...]) -> Tensor:
+        tokens_1SD = self.special_tokens()
+        if tokens_1SD is None:
+            return tokens_BND
+        return insert(tokens_BND, tokens_1SD.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1), special)
+
+    def _read(self, tokens_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        patches_BND, special_BSD = take_apart(tokens_BLD, layout.special)
+        return patches_BND, self.summarise(patches_BND, special_BSD, layout.with_special())
+
+
+class Block(nn.Module):
+    """`x + mixer(norm1(x))`, then `x + mlp(norm2(x))`; a branch is dropped for a whole image with `drop_path`."""
+
+    def __init__(
+        self, mixer: nn.Module, width: int, mlp_ratio: float = 4.0, drop_path: float = 0.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.mixer = mixer
+        self.drop = nn.Dropout(dropout)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6) if mlp_ratio else None
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop=dropout) if mlp_ratio else None
+
+    def forward(self, tokens_BLD: Tensor, plan: Any) -> Tensor:
+        tokens_BLD = tokens_BLD + self.drop_path(self.drop(self.mixer(self.norm1(tokens_BLD), plan)))
+        if self.mlp is not None and self.norm2 is not None:
+            tokens_BLD = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))
+        return tokens_BLD
+
+
+class SequenceBackbone(SequenceModel):
+    """The standard backbone around a mixer: `blocks.{k}.norm1/mixer/norm2/mlp`, `norm`, `cls_token`.
+
+    make_mixer: called once a block with a context whose width is the settings'. Linear layers start from a truncated
+    normal of 0.02 with zero biases, as in timm's ViT, except below a module with `_keep_init = True`.
+    """
+
+    def __init__(
+        self, settings: SequenceSettings, context: Context, make_mixer: Callable[[Context], nn.Module]
+    ) -> None:
+        super().__init__(settings, context)
+        inner = context.changed(width=settings.width)
+        with seeded(context.generator):
+            rates = [settings.drop_path * k / max(1, settings.depth - 1) for k in range(settings.depth)]
+            self.blocks = nn.ModuleList(
+                Block(make_mixer(inner), settings.width, settings.mlp_ratio, rate, settings.dropout) for rate in rates
+            )
+            self.norm = nn.LayerNorm(settings.width, eps=1e-6)
+            self.make_class_token()
+            initialise(self)
+        mixer: Any = self.blocks[0].mixer
+        self.attention, self.orders = mixer.attention, mixer.orders
+        self.order_sensitive = mixer.order_sensitive or settings.readout == "last"
+        refuse_blind_class_token(self)
+        if settings.weights is not None:
+            load_weights(self, settings.weights, self.rename_weight)
+
+    def blocks_in_order(self) -> Iterable[nn.Module]:
+        return self.blocks
+
+    def final_norm(self, tokens_BLD: Tensor) -> Tensor:
+        normed: Tensor = self.norm(tokens_BLD)
+        return normed
+
+    def rename_weight(self, name: str) -> str | None:
+        """This model's name of a tensor in a file of weights; None for one that is not wanted. Override to adapt."""
+        return name
+
+
+def refuse_blind_class_token(model: SequenceModel) -> None:
+    """Raise `UsageError` for a class token that stands before every patch of a causal model."""
+    settings = model.settings
+    if model.attention == "causal" and settings.readout == "class" and settings.class_position == "start":
+        raise UsageError(
+            "backbone.class_position: a causal model has read no patch yet at its first token: "
+            "put the class token at the middle or the end"
+        )
+
+
+def initialise(module: nn.Module) -> None:
+    """timm's rule for the linear layers below `module`; a module with `_keep_init = True` is left as it is."""
+    if getattr(module, "_keep_init", False):
+        return
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for child in module.children():
+        initialise(child)

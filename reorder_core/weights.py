@@ -1,0 +1,103 @@
+"""Weights from a file into a module, with one sentence about every tensor that does not fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reorder_core.errors import UsageError
+
+_INSIDE = ("model", "state_dict", "module")  # what training scripts call the weights in their checkpoints
+_OF_A_RUN = "learner/model.backbone."
+_SHOWN = 4
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """The named tensors of a safetensors or torch file, or those of the backbone in the checkpoint of a run.
+
+    A folder is a run, its `checkpoints/`, or one checkpoint: the newest is taken. Torch files are read as data only
+    (no pickled code). Raises `UsageError` where there is no such file or it holds no weights.
+    """
+    place = _file_of(Path(path).expanduser())
+    try:
+        found: Any = load_file(place) if place.suffix == ".safetensors" else _unpickled(place)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"the weights {path} cannot be read as safetensors or as a torch file: {reason}") from error
+    while isinstance(found, Mapping) and (inner := next((key for key in _INSIDE if _is_weights(found.get(key))), "")):
+        found = found[inner]
+    if not _is_weights(found):
+        raise UsageError(f"{path} holds no named tensors: give a file of weights")
+    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    own = {name.removeprefix(_OF_A_RUN): value for name, value in tensors.items() if name.startswith(_OF_A_RUN)}
+    return own or tensors
+
+
+def load_weights(
+    module: nn.Module,
+    path: Path | str,
+    rename: Callable[[str], str | None] | None = None,
+    optional: Callable[[str], bool] | tuple[str, ...] = (),
+) -> None:
+    """Put the weights of a file into `module`; nothing is loaded unless everything fits.
+
+    rename: the module's name of a tensor of the file, or None for one that is not wanted. optional: names (or their
+    beginnings) that the file may lack; they keep their initial values.
+    Raises `UsageError` that names tensors that are missing, unexpected, or of another shape.
+    """
+    state = {}
+    for name, value in read_weights(path).items():
+        new = name if rename is None else rename(name)
+        if new is not None:
+            state[new] = value
+    own = module.state_dict()
+    may_lack = (lambda name: name.startswith(optional)) if isinstance(optional, tuple) else optional
+    missing = [name for name in own if name not in state and not may_lack(name)]
+    unexpected = [name for name in state if name not in own]
+    other = [
+        f"{name} is {_shape(state[name])} and should be {_shape(value)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    told = [
+        f"{what}: {_some(names)}"
+        for what, names in (("of another shape", other), ("missing", missing), ("not known here", unexpected))
+        if names
+    ]
+    if told:
+        raise UsageError(f"the weights {path} do not fit this model ({'; '.join(told)}): change its settings to theirs")
+    module.load_state_dict({name: state.get(name, value) for name, value in own.items()})
+
+
+def _file_of(path: Path) -> Path:
+    """The file of tensors that a path means."""
+    if not path.is_dir():
+        return path
+    for pattern in ("tensors.safetensors", "step-*/tensors.safetensors", "checkpoints/step-*/tensors.safetensors"):
+        if found := sorted(path.glob(pattern)):
+            return found[-1]
+    raise UsageError(f"the folder {path} holds no checkpoint of a run: give a file of weights")
+
+
+def _unpickled(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(inner, (Tensor, Mapping)) for inner in value.values())
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest
