@@ -37,7 +37,7 @@ class Learner(nn.Module):
         self.task = task
 
     def forward(self, batch: Batch, order: Order) -> TaskResult:
-        return self.task.step(self.model, batch, order)
+        return self.task.step(self.model, batch, order)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
