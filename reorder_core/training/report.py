@@ -16,8 +16,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from reorder_core.bootstrap import Interval, paired_bootstrap
 from reorder_core.errors import UsageError
-from reorder_core.training.bootstrap import Interval, paired_bootstrap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
