@@ -1,0 +1,142 @@
+"""The Transformer-XL backbone: layers with memory, and where its summary is read.
+
+B images, L tokens (patches and class token), D width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reorder_core import Context, Layout, SequenceModel
+from reorder_core.sequence import initialise, refuse_blind_class_token, seeded
+from reorder_core.weights import load_weights, read_weights
+from reorder_transformer_xl.mixer import Plan, TransformerXLMixer, relative_positions
+from reorder_transformer_xl.settings import TransformerXLSettings
+
+
+class Block(nn.Module):
+    """One layer: norm(x + mixer(x)), norm(x + mlp(x)); or x + mixer(norm(x)), x + mlp(norm(x)) where `pre`.
+
+    The memory of a layer is its *input* in earlier segments: where a norm comes first, the norm's own parameters do
+    get a gradient through it, as in the authors' code.
+    """
+
+    def __init__(self, settings: TransformerXLSettings, mixer: TransformerXLMixer, drop_path: float) -> None:
+        super().__init__()
+        width = settings.width
+        self.pre = settings.norm == "pre"
+        self.norm1 = nn.LayerNorm(width)
+        self.mixer = mixer
+        self.drop = nn.Dropout(settings.dropout)
+        self.drop_path = DropPath(drop_path)
+        self.norm2, self.mlp = None, None
+        if settings.mlp_ratio:
+            self.norm2 = nn.LayerNorm(width)
+            self.mlp = Mlp(width, int(width * settings.mlp_ratio), act_layer=nn.ReLU, drop=settings.dropout)
+
+    def forward(self, tokens_BLD: Tensor, plan: Plan) -> Tensor:
+        if self.pre:
+            tokens_BLD = tokens_BLD + self.drop_path(self.drop(self._attend(tokens_BLD, plan)))
+            if self.mlp is not None:
+                tokens_BLD = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))
+            return tokens_BLD
+        tokens_BLD = self.norm1(tokens_BLD + self.drop_path(self.drop(self.mixer(tokens_BLD, plan))))
+        if self.mlp is not None:
+            tokens_BLD = self.norm2(tokens_BLD + self.drop_path(self.mlp(tokens_BLD)))
+        return tokens_BLD
+
+    def _attend(self, tokens_BLD: Tensor, plan: Plan) -> Tensor:
+        """mixer(norm1(x)); the norm's parameters get their gradient through the remembered copy, which feeds both."""
+        if not (plan.segments.memory and torch.is_grad_enabled() and not torch.compiler.is_exporting()):
+            return self.mixer(self.norm1(tokens_BLD), plan)
+        norm = self.norm1
+        own_BLD = functional.layer_norm(
+            tokens_BLD, norm.normalized_shape, norm.weight.detach(), norm.bias.detach(), norm.eps
+        )
+        return self.mixer(own_BLD, plan, norm(tokens_BLD.detach()))
+
+
+class TransformerXLBackbone(SequenceModel):
+    """See `TransformerXLSettings`. Layers share u, v and the distances, as in the paper (`relative`)."""
+
+    def __init__(self, settings: TransformerXLSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        inner = context.changed(width=settings.width)
+        special = settings.special_tokens()
+        with seeded(context.generator):
+            rates = [settings.drop_path * k / max(1, settings.depth - 1) for k in range(settings.depth)]
+            self.blocks = nn.ModuleList(
+                Block(
+                    settings,
+                    TransformerXLMixer(
+                        settings,
+                        inner,
+                        shared_relative=True,
+                        special=special,
+                        class_sees_all=settings.class_sees_all(),
+                    ),
+                    rate,
+                )
+                for rate in rates
+            )
+            first: TransformerXLMixer = self.blocks[0].mixer
+            self.relative = None
+            if settings.relative:
+                length = context.grid.size + special
+                self.relative = relative_positions(settings, settings.width, first.segments(length, special))
+            self.norm = nn.LayerNorm(settings.width)
+            self.make_class_token()
+            initialise(self)
+        self.attention = first.attention
+        self.order_sensitive = first.order_sensitive or settings.readout == "last"
+        refuse_blind_class_token(self)
+        if settings.weights is not None:
+            load_weights(self, settings.weights, renamed, _absent_in(settings.weights))
+
+    def blocks_in_order(self) -> Iterable[nn.Module]:
+        return self.blocks
+
+    def final_norm(self, tokens_BLD: Tensor) -> Tensor:
+        normed: Tensor = self.norm(tokens_BLD)
+        return normed
+
+    def plan(self, layout: Layout | tuple[Layout, ...]) -> Plan:
+        """Segments, mask, u, v and distances, once for all layers."""
+        plan: Plan = self.blocks[0].mixer.plan(layout)
+        return plan if self.relative is None else replace(plan, relative=self.relative(plan.segments))
+
+
+_THEIRS = (
+    (r"layers\.(\d+)\.dec_attn\.layer_norm\.", r"blocks.\1.norm1."),
+    (r"layers\.(\d+)\.dec_attn\.", r"blocks.\1.mixer."),
+    (r"layers\.(\d+)\.pos_ff\.layer_norm\.", r"blocks.\1.norm2."),
+    (r"layers\.(\d+)\.pos_ff\.CoreNet\.0\.", r"blocks.\1.mlp.fc1."),
+    (r"layers\.(\d+)\.pos_ff\.CoreNet\.3\.", r"blocks.\1.mlp.fc2."),
+    (r"(r_w_bias|r_r_bias)$", r"relative.\1"),
+    (r"pos_emb\.pos_emb$", r"relative.pos_emb"),
+    (r"head\.head\.0\.", r"norm."),
+)
+_NOT_WANTED = ("word_emb.", "crit.", "coord_emb", "head.", "pos_emb.inv_freq")
+
+
+def renamed(name: str) -> str | None:
+    """Our name of a tensor of the authors' `MemTransformerLM` or of the released REOrder code; None for embeddings
+    and heads, which are no part of a backbone. Names of our own stay as they are."""
+    for theirs, ours in _THEIRS:
+        if re.match(theirs, name):
+            return re.sub(theirs, ours, name, count=1)
+    return None if name.startswith(_NOT_WANTED) else name
+
+
+def _absent_in(path: str) -> tuple[str, ...]:
+    """What the authors' language model has no counterpart of: a class token and a norm after the last layer."""
+    names = read_weights(path)
+    language_model = "layers.0.dec_attn.qkv_net.weight" in names and "cls_token" not in names
+    return ("cls_token", "norm.") if language_model else ()

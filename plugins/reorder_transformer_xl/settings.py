@@ -1,0 +1,75 @@
+"""Settings of the Transformer-XL mixer and backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from reorder_core import Problem, RunFacts, SequenceSettings, Settings
+from reorder_transformer_xl.segments import Segment, why_no_cut
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TransformerXLMixerSettings(Settings):
+    """Attention within a segment and to a memory of the tokens before it."""
+
+    heads: Positive = 3
+    """number of attention heads; must divide the width"""
+    segment: Segment = "auto"
+    """tokens of a segment, the last may be shorter; auto: a quarter of the sequence, or all of it where faithful"""
+    memory: Annotated[int, Field(ge=0)] = 128
+    """how many tokens before its first one a segment still sees; no gradient flows into them"""
+    causal: bool = True
+    """a token sees no later one; false: it sees its whole segment"""
+    relative: bool = True
+    """the native relative positions, with the biases u and v; false: attention by content alone"""
+    distances: Literal["sinusoid", "learned"] = "sinusoid"
+    """what stands for a distance between two tokens: a fixed sinusoid, or a learned vector (only with `relative`)"""
+    faithful: bool = False
+    """as the released REOrder code: no memory is carried, and a class token at the start sees all and is seen by all"""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
+        patches, special = facts.grid.size, self.special_tokens()
+        if message := why_no_cut(patches + special, self.segment, special):
+            yield Problem("segment", message)
+        if self.distances == "learned" and not self.relative:
+            yield Problem("distances", "without relative positions there is no distance to learn: leave it out")
+
+    def special_tokens(self) -> int:
+        """How many tokens of the sequence are no patches."""
+        return 0
+
+
+class TransformerXLSettings(TransformerXLMixerSettings, SequenceSettings):
+    """A stack of Transformer-XL layers: attention with memory, then an MLP with ReLU, each with its norm."""
+
+    norm: Literal["post", "pre"] = "post"
+    """where the norms stand: after each branch is added, as published, or before each branch (pre_lnorm)"""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
+        if self.width % self.heads:
+            yield Problem("heads", heads_that_do_not_divide(self.heads, self.width))
+        if self.causal and self.class_position == "start" and self.readout == "class" and not self.faithful:
+            yield Problem(
+                "class_position",
+                "a causal model has read no patch yet at its first token: "
+                "put the class token at the middle or the end, or choose causal: false",
+            )
+
+    def special_tokens(self) -> int:
+        return 1 if self.readout == "class" else 0
+
+    def class_sees_all(self) -> bool:
+        """Whether the class token stands outside the causal rule (only in the released code's form)."""
+        at_start = self.readout == "class" and self.class_position in (None, "start")
+        return self.faithful and self.causal and at_start
+
+
+def heads_that_do_not_divide(heads: int, width: int) -> str:
+    """One sentence of advice."""
+    return f"{heads} heads do not divide the width {width}: choose a divisor of {width}"
