@@ -1,99 +1,113 @@
 """The Mamba backbone: a stack of pre-norm residual blocks, and where its summary is read.
 
-B images, N patches or slots, L steps (patches and class token), D width.
+B images, N patches or slots, S special tokens (class token or registers), L = N + S steps, D width, R registers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
-from reorder_core import Context, Features, Layout, Level, UsageError
+from reorder_core import Context, Layout, SequenceModel, UsageError, load_weights, seeded
+from reorder_core.sequence import refuse_blind_class_token
 from reorder_mamba.mixer import Mixer, MixerState
-from reorder_mamba.selective_scan import why_not_mamba_ssm
 from reorder_mamba.settings import MambaSettings
 
-Between = Callable[[int, Tensor, Layout], tuple[Tensor, Layout]]
+_NOT_OURS = ("embedding.", "lm_head.", "head.")  # of a language model, or of a classifier
 
 
 class Block(nn.Module):
     """`x + mixer(norm(x))`, the branch dropped for a whole image with probability `drop_path` while training."""
 
-    def __init__(self, settings: MambaSettings, drop_path: float) -> None:
+    def __init__(self, settings: MambaSettings, context: Context, drop_path: float) -> None:
         super().__init__()
         self.norm = _norm(settings)
-        self.mixer = Mixer(
-            settings.width,
-            settings.state,
-            settings.conv,
-            settings.expand,
-            settings.dt_rank,
-            bidirectional=settings.direction == "bidirectional",
-            scan=settings.scan,
-        )
-        self.drop_path = drop_path
+        self.mixer = Mixer(settings, context)
+        self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens_BLD: Tensor, valid_BL: Tensor | None = None) -> Tensor:
-        branch_BLD: Tensor = self.mixer(self.norm(tokens_BLD), valid_BL)
-        if self.training and self.drop_path:
-            keep = 1.0 - self.drop_path
-            keep_B11 = branch_BLD.new_empty(branch_BLD.shape[0], 1, 1).bernoulli_(keep)
-            branch_BLD = branch_BLD * (keep_B11 / keep)
-        return tokens_BLD + branch_BLD
+    def forward(self, tokens_BLD: Tensor, plan: Any) -> Tensor:
+        output: Tensor = tokens_BLD + self.drop_path(self.mixer(self.norm(tokens_BLD), plan))
+        return output
 
 
-class MambaBackbone(nn.Module):
+class MambaBackbone(SequenceModel):
     """See `MambaSettings`. Names of parameters follow mamba-ssm's MixerModel: `layers.0.mixer.in_proj.weight`, …
 
-    `between(k, tokens_BND, layout)`, where it is set, is called after each block with the patches alone.
+    Registers (Wang et al. 2024, Mamba-Reg, arXiv 2405.14858, section 3.2) stand evenly among the patches: register i
+    of R after (i+1) N / (R+1) of them, rounded down, in a causal model after (i+1) N / R, so that the last has read
+    them all. One linear layer takes each to D/R numbers; side by side and normed they are the summary. (The paper's
+    larger models keep a larger share of each and so a longer summary; here a summary has width D.)
     """
 
-    orders = 1
-    order_sensitive = True
-
     def __init__(self, settings: MambaSettings, context: Context) -> None:
-        super().__init__()
-        if settings.scan == "mamba_ssm" and (missing := _no_compiled_scan()):
-            raise UsageError(f"backbone.scan: mamba_ssm can not run: {missing}; choose auto or torch")
-        self.settings = settings
-        self.width = settings.width
+        super().__init__(settings, context)
+        inner = context.changed(width=settings.width)
         self.attention = "causal" if settings.direction == "causal" else "full"
-        self.between: Between | None = None
-        with _Seeded(context.generator):
+        with seeded(context.generator):
             rates = [settings.drop_path * k / max(1, settings.depth - 1) for k in range(settings.depth)]
-            self.layers = nn.ModuleList(Block(settings, rate) for rate in rates)
+            self.layers = nn.ModuleList(Block(settings, inner, rate) for rate in rates)
             self.norm_f = _norm(settings)
             for block in self.layers:
                 # GPT-2's rule for branches that add up, as MixerModel applies it: variance does not grow with depth.
                 nn.init.kaiming_uniform_(block.mixer.out_proj.weight, a=5**0.5)
                 with torch.no_grad():
                     block.mixer.out_proj.weight /= settings.depth**0.5
-            if settings.readout == "class":
-                self.class_token_D = nn.Parameter(0.02 * torch.randn(settings.width))
-                self.class_token_D._no_weight_decay = True  # type: ignore[attr-defined]
+            self.make_class_token()
+            self._make_registers(settings)
+        self.orders = self.layers[0].mixer.orders
+        refuse_blind_class_token(self)
+        if settings.weights is not None:
+            load_weights(self, settings.weights, rename_weight, optional=("cls_token", "registers", "neck"))
 
-    def forward(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...]) -> Features:
-        """tokens_BND in reading order, positions added. The summary is read where the settings say."""
-        layout = layout[0] if isinstance(layout, tuple) else layout
-        place = self._class_place(tokens_BND.shape[1])
-        tokens_BLD = self._with_class(tokens_BND, place)
-        for k, block in enumerate(self.layers):
-            tokens_BLD = block(tokens_BLD, _valid(layout, place))
-            if self.between is not None:
-                tokens_BND, layout = self.between(k, _without(tokens_BLD, place), layout)
-                tokens_BLD = tokens_BND if place is None else _insert(tokens_BND, tokens_BLD[:, place], place)
-        tokens_BLD = self.norm_f(tokens_BLD)
-        tokens_BND = _without(tokens_BLD, place)
-        summary_BD = tokens_BLD[:, place] if place is not None else self._readout(tokens_BND, layout.valid_BN)
-        return Features((Level(tokens_BND, layout),), summary_BD)
+    def _make_registers(self, settings: MambaSettings) -> None:
+        count, width = settings.register_count, settings.width
+        if not count:
+            return
+        if width % count:
+            raise UsageError(
+                f"backbone.registers: a width of {width} is not divisible by {count} registers: change one of them"
+            )
+        self.registers = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, count, width), std=0.02))
+        self.registers._no_weight_decay = True  # type: ignore[attr-defined]
+        self.neck = nn.Linear(width, width // count, bias=False)
+        nn.init.trunc_normal_(self.neck.weight, std=0.02)
+        self.neck_norm = _norm(settings)
+
+    def blocks_in_order(self) -> Iterable[nn.Module]:
+        return self.layers
+
+    def final_norm(self, tokens_BLD: Tensor) -> Tensor:
+        normed: Tensor = self.norm_f(tokens_BLD)
+        return normed
+
+    def special_tokens(self) -> Tensor | None:
+        return self.registers if self.settings.register_count else super().special_tokens()
+
+    def special_places(self, N: int) -> tuple[int, ...]:
+        count = self.settings.register_count
+        if self.settings.readout == "class":
+            return ({"start": 0, "middle": N // 2, "end": N}[self.settings.class_position or "end"],)
+        if not count:
+            return ()
+        if count > N:
+            raise UsageError(f"backbone.registers: {count} registers have no place among {N} patches: take fewer")
+        segments = count if self.attention == "causal" else count + 1
+        return tuple((i + 1) * N // segments + i for i in range(count))
+
+    def summarise(self, patches_BND: Tensor, special_BSD: Tensor, layout: Layout) -> Tensor:
+        if not self.settings.register_count:
+            return super().summarise(patches_BND, special_BSD, layout)
+        summary_BD: Tensor = self.neck_norm(self.neck(special_BSD).flatten(1))
+        return summary_BD
 
     def init_state(self, batch: int) -> list[MixerState]:
         """The state before the first patch, for `step`. Raises UsageError where the model can not run by steps."""
-        if self.attention != "causal" or self.settings.readout == "class":
-            raise UsageError("only a causal mamba without class token can be run patch by patch")
+        if self.attention != "causal" or self.special_tokens() is not None:
+            raise UsageError("only a causal mamba without class token and registers can be run patch by patch")
         return [block.mixer.init_state(batch) for block in self.layers]
 
     def step(self, token_BD: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:
@@ -105,71 +119,12 @@ class MambaBackbone(nn.Module):
             after.append(new)
         return self.norm_f(token_BD), after
 
-    def _class_place(self, N: int) -> int | None:
-        if self.settings.readout != "class":
-            return None
-        return {"start": 0, "middle": N // 2, "end": N}[self.settings.class_position or "end"]
 
-    def _with_class(self, tokens_BND: Tensor, place: int | None) -> Tensor:
-        if place is None:
-            return tokens_BND
-        return _insert(tokens_BND, self.class_token_D.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1), place)
-
-    def _readout(self, tokens_BND: Tensor, valid_BN: Tensor | None) -> Tensor:
-        if self.settings.readout == "mean":
-            if valid_BN is None:
-                return tokens_BND.mean(dim=1)
-            weight_BN1 = valid_BN.to(tokens_BND.dtype).unsqueeze(-1)
-            return (tokens_BND * weight_BN1).sum(dim=1) / weight_BN1.sum(dim=1).clamp(min=1)
-        if valid_BN is None:
-            return tokens_BND[:, -1]
-        slot_N = torch.arange(valid_BN.shape[1], device=valid_BN.device)
-        last_B = torch.where(valid_BN, slot_N, 0).amax(dim=1)
-        return tokens_BND.take_along_dim(last_B[:, None, None], dim=1)[:, 0]
+def rename_weight(name: str) -> str | None:
+    """Our name of a tensor of mamba-ssm's MambaLMHeadModel or MixerModel; None for words and heads."""
+    name = name.removeprefix("backbone.")
+    return None if name.startswith(_NOT_OURS) else name
 
 
 def _norm(settings: MambaSettings) -> nn.Module:
     return nn.RMSNorm(settings.width, eps=1e-5) if settings.norm == "rms" else nn.LayerNorm(settings.width)
-
-
-def _insert(tokens_BND: Tensor, token_BD: Tensor, place: int) -> Tensor:
-    return torch.cat([tokens_BND[:, :place], token_BD.unsqueeze(1), tokens_BND[:, place:]], dim=1)
-
-
-def _without(tokens_BLD: Tensor, place: int | None) -> Tensor:
-    if place is None:
-        return tokens_BLD
-    if place == 0:
-        return tokens_BLD[:, 1:]
-    if place == tokens_BLD.shape[1] - 1:
-        return tokens_BLD[:, :-1]
-    return torch.cat([tokens_BLD[:, :place], tokens_BLD[:, place + 1 :]], dim=1)
-
-
-def _valid(layout: Layout, place: int | None) -> Tensor | None:
-    """Which steps are no padding, the class token included."""
-    valid_BN = layout.valid_BN
-    if valid_BN is None or place is None:
-        return valid_BN
-    return torch.cat([valid_BN[:, :place], torch.ones_like(valid_BN[:, :1]), valid_BN[:, place:]], dim=1)
-
-
-class _Seeded:
-    """Inside, torch's initialisers draw from a seed of the run's generator; outside, nothing of it is seen."""
-
-    def __init__(self, generator: torch.Generator | None) -> None:
-        self._generator = generator
-        self._fork = nullcontext() if generator is None else torch.random.fork_rng(devices=[])
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        if self._generator is not None:
-            torch.manual_seed(int(torch.randint(2**62, (1,), generator=self._generator)))
-
-    def __exit__(self, *error: object) -> None:
-        self._fork.__exit__(*error)  # type: ignore[arg-type]
-
-
-def _no_compiled_scan() -> str:
-    """Why mamba-ssm's compiled scan can run nowhere on this machine, or an empty string."""
-    return why_not_mamba_ssm("cuda", torch.float32) if torch.cuda.is_available() else "there is no CUDA device here"

@@ -1,7 +1,7 @@
 """The Mamba mixer: projection, short convolution, selective scan, gate, projection.
 
-Its parameters have the names and shapes of `mamba_ssm.Mamba` (and, for the second direction, of Vim's `Mamba` with
-`bimamba_type="v2"`), so that weights go across both ways.
+Its parameters have the names and shapes of `mamba_ssm.Mamba`, and for further directions those of Vim's `Mamba` with
+`bimamba_type="v2"` and ARM's with `"v3"`, so that weights go across both ways.
 
 B images, L steps, D width, E inner width (expand × D), N states, R rank of the step-size projection, W taps.
 """
@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reorder_core import Context, Layout, UsageError
 from reorder_mamba.causal_conv import causal_conv
-from reorder_mamba.selective_scan import Backend, selective_scan
+from reorder_mamba.scans import SUFFIXES, Path, average, decay_name, directions, layouts_wanted, plan_paths
+from reorder_mamba.selective_scan import selective_scan, why_not_mamba_ssm
+from reorder_mamba.settings import MambaMixerSettings
 
 _SMALLEST_STEP, _LARGEST_STEP, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -30,88 +33,79 @@ class MixerState:
 
 
 class Mixer(nn.Module):
-    """One Mamba-1 mixer (Gu & Dao 2023, figure 3), causal or bidirectional.
+    """One Mamba-1 mixer (Gu & Dao 2023, figure 3), in one or several directions (`scans.plan_paths`).
 
-    Bidirectional (Zhu et al. 2024, Vision Mamba): both directions share `in_proj` and `out_proj`; the second has its
-    own convolution, x_proj, dt_proj, A and D (`…_b`). The two outputs are averaged, as sums overflow under fp16.
+    All directions share `in_proj`, the gate and `out_proj`; each has its own convolution, x_proj, dt_proj, A and D,
+    named with the suffix of its direction (`conv1d_c_b`, `A_c_b_log`). The outputs are averaged, as sums overflow
+    under fp16. Raises UsageError for a scan that can not run here.
     """
 
-    def __init__(
-        self,
-        width: int,
-        state: int = 16,
-        conv: int = 4,
-        expand: int = 2,
-        dt_rank: int | str = "auto",
-        bidirectional: bool = False,
-        scan: Backend = "auto",
-    ) -> None:
+    # The initialisation is Mamba's own: small weights and zero biases would undo the step sizes below.
+    _keep_init = True
+    order_sensitive = True
+
+    def __init__(self, settings: MambaMixerSettings, context: Context) -> None:
         super().__init__()
-        inner = expand * width
-        self.rank = math.ceil(width / 16) if isinstance(dt_rank, str) else dt_rank
-        self.inner, self.state, self.taps, self.scan = inner, state, conv, scan
-        self.bidirectional = bidirectional
+        if settings.scan == "mamba_ssm" and (missing := _no_compiled_scan()):
+            raise UsageError(f"scan: mamba_ssm can not run: {missing}; choose auto or torch")
+        width, inner = context.width, settings.expand * context.width
+        self.settings = settings
+        self.rank = math.ceil(width / 16) if isinstance(settings.dt_rank, str) else settings.dt_rank
+        self.inner, self.state, self.taps = inner, settings.state, settings.conv
+        self.attention = "causal" if settings.direction == "causal" else "full"
+        self.orders = layouts_wanted(settings.direction, settings.order_count)
+        self.suffixes = SUFFIXES[: directions(settings.direction, settings.order_count)]
         self.in_proj = nn.Linear(width, 2 * inner, bias=False)
-        self.conv1d = nn.Conv1d(inner, inner, conv, groups=inner, padding=conv - 1)
-        self.x_proj = nn.Linear(inner, self.rank + 2 * state, bias=False)
-        self.dt_proj = _step_size_projection(self.rank, inner)
-        self.A_log, self.D = _decay_and_skip(inner, state)
-        if bidirectional:
-            self.conv1d_b = nn.Conv1d(inner, inner, conv, groups=inner, padding=conv - 1)
-            self.x_proj_b = nn.Linear(inner, self.rank + 2 * state, bias=False)
-            self.dt_proj_b = _step_size_projection(self.rank, inner)
-            self.A_b_log, self.D_b = _decay_and_skip(inner, state)
+        for suffix in self.suffixes:
+            self._add_direction(suffix)
         self.out_proj = nn.Linear(inner, width, bias=False)
 
-    def forward(self, tokens_BLD: Tensor, valid_BL: Tensor | None = None) -> Tensor:
-        """[B, L, D] to [B, L, D]. valid_BL: False where a step is padding, which then writes nothing to the state."""
+    def _add_direction(self, suffix: str) -> None:
+        taps, inner = self.taps, self.inner
+        self.add_module(f"conv1d{suffix}", nn.Conv1d(inner, inner, taps, groups=inner, padding=taps - 1))
+        self.add_module(f"x_proj{suffix}", nn.Linear(inner, self.rank + 2 * self.state, bias=False))
+        self.add_module(f"dt_proj{suffix}", _step_size_projection(self.rank, inner))
+        A_log, D = _decay_and_skip(inner, self.state)
+        self.register_parameter(decay_name(suffix), A_log)
+        self.register_parameter(f"D{suffix}", D)
+
+    def plan(self, layout: Layout | tuple[Layout, ...]) -> tuple[Path, ...]:
+        """In which orders each direction reads, made once a forward pass for all blocks."""
+        return plan_paths(self.settings.direction, layout, self.settings.order_count)
+
+    def forward(self, tokens_BLD: Tensor, plan: tuple[Path, ...] = (Path(),)) -> Tensor:
+        """[B, L, D] to [B, L, D]. Padding of the plan (False in its valid_BL) writes nothing to the state."""
         x_BLE, z_BLE = self.in_proj(tokens_BLD).chunk(2, dim=-1)
-        y_BLE = self._direction(x_BLE, z_BLE, valid_BL, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
-        if self.bidirectional:
-            valid = None if valid_BL is None else valid_BL.flip(1)
-            back_BLE = self._direction(
-                x_BLE.flip(1),
-                z_BLE.flip(1),
-                valid,
-                self.conv1d_b,
-                self.x_proj_b,
-                self.dt_proj_b,
-                self.A_b_log,
-                self.D_b,
-            )
-            y_BLE = torch.lerp(y_BLE, back_BLE.flip(1), 0.5)
+        if len(plan) == 1:  # the gate then goes into the scan, where compiled scans have it for free
+            y_BLE = self._direction(plan[0].read(x_BLE), plan[0].read(z_BLE), plan[0], "")
+            y_BLE = plan[0].put_back(y_BLE)
+        else:
+            read = zip(plan, self.suffixes, strict=True)
+            outputs = [path.put_back(self._direction(path.read(x_BLE), None, path, suffix)) for path, suffix in read]
+            y_BLE = average(outputs) * functional.silu(z_BLE)
         output: Tensor = self.out_proj(y_BLE)
         return output
 
-    def _direction(
-        self,
-        x_BLE: Tensor,
-        z_BLE: Tensor,
-        valid_BL: Tensor | None,
-        conv1d: nn.Conv1d,
-        x_proj: nn.Linear,
-        dt_proj: nn.Linear,
-        A_log: Tensor,
-        D: Tensor,
-    ) -> Tensor:
-        if valid_BL is not None:
-            x_BLE = x_BLE * valid_BL.unsqueeze(-1)
-        assert conv1d.bias is not None
+    def _direction(self, x_BLE: Tensor, z_BLE: Tensor | None, path: Path, suffix: str) -> Tensor:
+        """Convolution and scan of a sequence that stands in the order of its path."""
+        conv1d, x_proj, dt_proj = (getattr(self, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj"))
+        if path.valid_BL is not None:
+            x_BLE = x_BLE * path.valid_BL.unsqueeze(-1)
         x_BLE = functional.silu(causal_conv(x_BLE, conv1d.weight, conv1d.bias))
-        if valid_BL is not None:
-            x_BLE = x_BLE * valid_BL.unsqueeze(-1)
+        if path.valid_BL is not None:
+            x_BLE = x_BLE * path.valid_BL.unsqueeze(-1)
         dt_BLR, B_BLN, C_BLN = x_proj(x_BLE).split([self.rank, self.state, self.state], dim=-1)
         return selective_scan(
             x_BLE,
             functional.linear(dt_BLR, dt_proj.weight),
-            -torch.exp(A_log.float()),
+            -torch.exp(getattr(self, decay_name(suffix)).float()),
             B_BLN,
             C_BLN,
-            D,
+            getattr(self, f"D{suffix}"),
             z_BLD=z_BLE,
             delta_bias_D=dt_proj.bias,
             delta_softplus=True,
-            backend=self.scan,
+            backend=self.settings.scan,
         )
 
     def init_state(self, batch: int) -> MixerState:
@@ -152,3 +146,8 @@ def _decay_and_skip(inner: int, state: int) -> tuple[nn.Parameter, nn.Parameter]
     for parameter in (A_log, D):
         parameter._no_weight_decay = True  # type: ignore[attr-defined]
     return A_log, D
+
+
+def _no_compiled_scan() -> str:
+    """Why mamba-ssm's compiled scan can run nowhere on this machine, or an empty string."""
+    return why_not_mamba_ssm("cuda", torch.float32) if torch.cuda.is_available() else "there is no CUDA device here"

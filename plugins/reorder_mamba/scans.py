@@ -74,7 +74,9 @@ def plan_paths(direction: Direction, layout: Layout | tuple[Layout, ...], orders
 
     cross: one path for each of R layouts (VMamba, arXiv 2401.10166, reads along rows and columns, each also reversed).
     Tokens stand in the order of the first; path r reads, at its slot s, the patch that order r puts there. Special
-    tokens keep their places in every path. Each layout may have one order or one for each group of images.
+    tokens keep their places, in every second path (those called `…_b`) counted from the end: a class token at the
+    start would otherwise never read a patch. So two orders of which the second is the first reversed are exactly
+    bidirectional. Each layout may have one order, or one for each group of images.
 
     Raises UsageError for a number of layouts other than R, and for orders of other grids or lengths.
     """
@@ -88,7 +90,11 @@ def plan_paths(direction: Direction, layout: Layout | tuple[Layout, ...], orders
     first = given[0]
     valid_BL = first.valid_BL
     if direction == "cross":
-        return (Path(valid_BL=valid_BL), *(_gathered(_crossed(first, other), first) for other in given[1:]))
+        further = (
+            _path(_with_special(_crossed(first, other), first, mirrored=bool(r % 2)), valid_BL)
+            for r, other in enumerate(given[1:], start=1)
+        )
+        return (Path(valid_BL=valid_BL), *further)
     paths: tuple[Path, ...] = (Path(valid_BL=valid_BL),)
     if direction != "causal":
         paths += (Path(reverse=True, valid_BL=None if valid_BL is None else valid_BL.flip(1)),)
@@ -120,10 +126,6 @@ def _valid(valid_BL: Tensor, index: Tensor) -> Tensor:
     return valid_BL.index_select(1, index) if index.ndim == 1 else valid_BL.take_along_dim(index, dim=1)
 
 
-def _gathered(index: Tensor, first: Layout) -> Path:
-    return _path(_with_special(index, first), first.valid_BL)
-
-
 def _by_columns(grid: Grid, N: int, device: torch.device) -> Tensor:
     """[N]: the slots of the sequence, laid out as the grid, read column by column within each frame."""
     if grid.size != N:
@@ -152,10 +154,14 @@ def _of_images(order_GN: Tensor, layout: Layout) -> Tensor:
     return order_GN if layout.group_B is None else order_GN[layout.group_B]
 
 
-def _with_special(index: Tensor, layout: Layout) -> Tensor:
-    """From slots of patches to places in the whole sequence: special tokens stay where they are."""
+def _with_special(index: Tensor, layout: Layout, mirrored: bool = False) -> Tensor:
+    """From slots of patches to places in the whole sequence; special tokens keep their places, or mirror them."""
     if not layout.special:
         return index
+    step_L = torch.arange(layout.length, device=index.device)
     place_N = torch.tensor(layout.patch_places(), device=index.device)
-    index_L = torch.arange(layout.length, device=index.device).expand(*index.shape[:-1], layout.length)
-    return index_L.scatter(-1, place_N.expand(index.shape), place_N[index])
+    if mirrored:
+        own_N, rest_L = layout.length - 1 - place_N.flip(0), step_L.flip(0)
+    else:
+        own_N, rest_L = place_N, step_L
+    return rest_L.expand(*index.shape[:-1], layout.length).scatter(-1, own_N.expand(index.shape), place_N[index])

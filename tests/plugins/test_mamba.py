@@ -9,11 +9,12 @@ import torch
 from reorder_mamba.backbone import MambaBackbone
 from reorder_mamba.causal_conv import causal_conv
 from reorder_mamba.mixer import Mixer
-from reorder_mamba.settings import MambaSettings
+from reorder_mamba.settings import MambaMixerSettings, MambaSettings
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from reorder_core import Context, Grid, Layout, RunFacts, UsageError
-from reorder_core.conformance import check_backbone
+from reorder_core.conformance import check_backbone, check_mixer
 from reorder_core.settings import DataFacts
 
 GRID = Grid(3, 4)
@@ -31,6 +32,10 @@ def build(seed=3, **settings):
     return MambaBackbone(MambaSettings(**(SMALL | settings)), Context(GRID, width=16, generator=generator)).eval()
 
 
+def mixer_of(width=16, **settings):
+    return Mixer(MambaMixerSettings(**settings), Context(GRID, width=width))
+
+
 def tokens(batch=2, count=12, seed=0):
     return torch.randn(batch, count, 16, generator=torch.Generator().manual_seed(seed))
 
@@ -43,8 +48,13 @@ def test_holds_the_contract_of_backbones(direction, readout):
     check_backbone("mamba", MambaSettings(**SMALL, direction=direction, **readout))
 
 
+@pytest.mark.parametrize("direction", ["causal", "bidirectional", "four", "cross"])
+def test_holds_the_contract_of_mixers(direction):
+    check_mixer("mamba", MambaMixerSettings(state=4, direction=direction))
+
+
 def test_parameters_have_the_names_and_shapes_of_mamba_ssm():
-    mixer = Mixer(width=40, state=6, conv=3, expand=2)
+    mixer = mixer_of(width=40, state=6, conv=3, expand=2)
     shapes = {name: tuple(value.shape) for name, value in mixer.state_dict().items()}
     inner, rank = 80, 3
     assert shapes == {
@@ -62,7 +72,7 @@ def test_parameters_have_the_names_and_shapes_of_mamba_ssm():
 
 def test_weights_go_across_both_ways():
     """A dictionary with mamba-ssm's names and shapes goes in strictly, and comes out as it was."""
-    mixer = Mixer(width=16, state=4)
+    mixer = mixer_of(state=4)
     theirs = {name: torch.randn_like(value) for name, value in mixer.state_dict().items()}
     mixer.load_state_dict(theirs, strict=True)
     for name, value in mixer.state_dict().items():
@@ -70,7 +80,7 @@ def test_weights_go_across_both_ways():
 
 
 def test_the_second_direction_has_vims_names():
-    names = set(Mixer(width=16, bidirectional=True).state_dict()) - set(Mixer(width=16).state_dict())
+    names = set(mixer_of(direction="bidirectional").state_dict()) - set(mixer_of().state_dict())
     assert names == {
         "A_b_log",
         "D_b",
@@ -86,7 +96,7 @@ def test_the_mixer_equals_mambapys_with_the_same_weights():
     from mambapy.mamba import MambaBlock, MambaConfig
 
     config = MambaConfig(d_model=16, n_layers=1, d_state=4, pscan=False)
-    theirs, ours = MambaBlock(config), Mixer(width=16, state=4)
+    theirs, ours = MambaBlock(config), mixer_of(state=4)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     torch.testing.assert_close(ours(tokens()), theirs(tokens()), rtol=1e-4, atol=1e-5)
 
@@ -103,8 +113,8 @@ def test_initial_values_are_the_papers():
 
 
 def test_bidirectional_is_the_average_of_two_causal_mixers():
-    both = Mixer(width=16, state=4, bidirectional=True)
-    forwards, backwards = Mixer(width=16, state=4), Mixer(width=16, state=4)
+    both = mixer_of(state=4, direction="bidirectional")
+    forwards, backwards = mixer_of(state=4), mixer_of(state=4)
     state = both.state_dict()
     forwards.load_state_dict({name: state[name] for name in forwards.state_dict()})
     renamed = {name: name.replace("proj.", "proj_b.").replace("conv1d.", "conv1d_b.") for name in state}
@@ -116,10 +126,10 @@ def test_bidirectional_is_the_average_of_two_causal_mixers():
     }
     backwards.load_state_dict({name: state[renamed[name]] for name in backwards.state_dict()})
     expected = (forwards(tokens()) + backwards(tokens().flip(1)).flip(1)) / 2
-    torch.testing.assert_close(both(tokens()), expected)
+    torch.testing.assert_close(both(tokens(), both.plan(ROW)), expected)
 
 
-@pytest.mark.parametrize(("readout", "place"), [("start", 0), ("middle", 6), ("end", 12)])
+@pytest.mark.parametrize(("readout", "place"), [("middle", 6), ("end", 12)])
 @torch.no_grad()
 def test_the_class_token_is_read_where_it_stands(readout, place):
     """Causal: the summary depends on the patches before the class token's place, and on no other."""
@@ -130,6 +140,11 @@ def test_the_class_token_is_read_where_it_stands(readout, place):
         changed[:, slot] += 1
         same = torch.equal(model(changed, ROW).summary_BD, before)
         assert same == (slot >= place)
+
+
+def test_a_class_token_that_has_read_nothing_is_refused():
+    with pytest.raises(UsageError, match="has read no patch yet at its first token"):
+        build(readout="class", class_position="start")
 
 
 @torch.no_grad()
@@ -161,16 +176,20 @@ def test_steps_with_a_cached_state_equal_the_forward_pass():
         torch.testing.assert_close(output_BD, expected_BND[:, slot], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"direction": "bidirectional"}, {"readout": "class"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"direction": "bidirectional"}, {"readout": "class"}, {"readout": "registers", "registers": 2}],
+    ids=str,
+)
 def test_no_steps_where_the_model_can_not_run_by_steps(settings):
-    with pytest.raises(UsageError, match="only a causal mamba without class token"):
+    with pytest.raises(UsageError, match="only a causal mamba without class token and registers"):
         build(**settings).init_state(1)
 
 
 @pytest.mark.parametrize("readout", READOUTS, ids=lambda settings: "-".join(settings.values()))
 @torch.no_grad()
 def test_between_gets_the_patches_alone_and_its_layout_is_handed_on(readout):
-    model = build(**readout)
+    model = build(direction="bidirectional", **readout)
     seen, flipped = [], Layout.fixed(GRID, torch.arange(12).flip(0))
 
     def between(k, tokens_BND, layout):
@@ -180,8 +199,9 @@ def test_between_gets_the_patches_alone_and_its_layout_is_handed_on(readout):
     plain_BND = model(tokens(), ROW).levels[0].tokens_BND
     model.between = between
     level = model(tokens(), ROW).levels[0]
-    assert seen == [(0, (2, 12, 16), ROW), (1, (2, 12, 16), ROW)]
-    assert level.layout is flipped
+    assert [(k, shape) for k, shape, _ in seen] == [(0, (2, 12, 16)), (1, (2, 12, 16))]
+    assert all(torch.equal(layout.perm_GN, ROW.perm_GN) and not layout.special for _, _, layout in seen)
+    assert torch.equal(level.layout.perm_GN, flipped.perm_GN)
     torch.testing.assert_close(level.tokens_BND, plain_BND.flip(1))
 
 
@@ -189,7 +209,7 @@ def test_drop_path_drops_whole_images_while_training_only():
     model = build(drop_path=0.9, depth=2)
     block = model.layers[1].train()
     torch.manual_seed(0)
-    kept_B = (block(tokens(64)) != tokens(64)).flatten(1).any(1)
+    kept_B = (block(tokens(64), model.plan(ROW)) != tokens(64)).flatten(1).any(1)
     assert 0 < kept_B.sum() < 20
     model.eval()
     assert torch.equal(model(tokens(), ROW).summary_BD, model(tokens(), ROW).summary_BD)
@@ -249,29 +269,130 @@ FACTS = RunFacts(DataFacts(12, 16, 1), GRID, 4, 8, "learned")
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"class_position": "middle"}, "has a class token, not 'last'"),
-        ({"readout": "class", "class_position": "start"}, "has read no patch yet at its first token"),
+        ({"class_position": "middle"}, "class_position: only readout 'class' has a class token, not 'last'"),
+        ({"readout": "class", "class_position": "start"}, "class_position: a causal model has read no patch yet"),
+        ({"orders": 3}, "orders: only direction 'cross' reads several orders, not 'causal'"),
+        ({"registers": 3}, "registers: readout 'last' has no registers"),
+        ({"readout": "registers", "registers": 5}, "registers: a width of 192 is not divisible by 5 registers"),
+        ({"readout": "registers", "registers": 16}, "registers: 16 registers have no place among 12 patches"),
+        ({"weights": "/nowhere.pt"}, "weights: there is no /nowhere.pt"),
     ],
 )
 def test_settings_that_contradict_each_other_are_a_problem(settings, says):
     (problem,) = MambaSettings(**settings).problems(FACTS)
-    assert problem.key == "class_position"
-    assert says in problem.message
+    assert f"{problem.key}: {problem.message}".startswith(says)
 
 
 def test_settings_that_agree_are_none():
     for readout in READOUTS:
         assert not list(MambaSettings(direction="bidirectional", **readout).problems(FACTS))
     assert not list(MambaSettings(readout="class").problems(FACTS))
+    assert not list(MambaSettings(readout="registers").problems(FACTS))
+    assert not list(MambaSettings(direction="cross", orders=2).problems(FACTS))
 
 
 def test_dt_rank_auto_is_a_sixteenth_of_the_width():
     for width in (1, 16, 17, 100):
-        assert Mixer(width).rank == math.ceil(width / 16)
-    assert Mixer(16, dt_rank=5).dt_proj.in_features == 5
+        assert mixer_of(width).rank == math.ceil(width / 16)
+    assert mixer_of(16, dt_rank=5).dt_proj.in_features == 5
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_compiled_scan_that_cannot_be_is_refused_when_the_model_is_built():
-    with pytest.raises(UsageError, match=r"backbone.scan: mamba_ssm can not run: there is no CUDA device here"):
+    with pytest.raises(UsageError, match=r"scan: mamba_ssm can not run: there is no CUDA device here"):
         MambaBackbone(MambaSettings(width=8, depth=1, scan="mamba_ssm"), Context(Grid(2, 2)))
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional", "cross"])
+@pytest.mark.parametrize("registers", [1, 4])
+def test_registers_hold_the_contract(direction, registers):
+    check_backbone("mamba", MambaSettings(**SMALL, direction=direction, readout="registers", registers=registers))
+
+
+def test_registers_stand_where_mamba_regs_do():
+    """12 among 196 patches: after 15, 30, … 180 of them, as in the released code of Mamba-Reg."""
+    model = MambaBackbone(
+        MambaSettings(width=24, depth=1, direction="bidirectional", readout="registers"), Context(GRID)
+    )
+    assert model.special_places(196) == tuple(15 * (i + 1) + i for i in range(12))
+    assert {name: tuple(value.shape) for name, value in model.named_parameters() if "layers" not in name} == {
+        "registers": (1, 12, 24),
+        "norm_f.weight": (24,),
+        "neck.weight": (2, 24),
+        "neck_norm.weight": (24,),
+    }
+
+
+@torch.no_grad()
+def test_each_register_gives_its_share_of_the_summary():
+    model = build(readout="registers", registers=4, direction="bidirectional")
+    torch.nn.init.ones_(model.neck.weight)
+    model.neck_norm = torch.nn.Identity()
+    special_BSD = tokens(2, 4)
+    summary_BD = model.summarise(tokens(), special_BSD, ROW)
+    torch.testing.assert_close(summary_BD, special_BSD.sum(-1).repeat_interleave(4, dim=1))
+
+
+@torch.no_grad()
+def test_the_last_register_of_a_causal_model_has_read_every_patch():
+    model = build(readout="registers", registers=4)
+    assert model.special_places(12) == (3, 7, 11, 15)
+    changed = tokens()
+    changed[:, -1] += 1
+    assert not torch.equal(model(changed, ROW).summary_BD, model(tokens(), ROW).summary_BD)
+
+
+def test_more_registers_than_patches_are_refused():
+    with pytest.raises(UsageError, match="8 registers have no place among 6 patches"):
+        build(readout="registers", registers=8)(tokens(count=6), Layout.fixed(Grid(2, 3), torch.arange(6)))
+    with pytest.raises(UsageError, match="a width of 16 is not divisible by 3 registers"):
+        build(readout="registers", registers=3)
+
+
+def mamba_ssm_shapes(width, depth, state, conv=4, expand=2, words=50):
+    """Names and shapes of mamba_ssm's MambaLMHeadModel, written down from its modules."""
+    inner, rank = expand * width, math.ceil(width / 16)
+    block = {
+        "norm.weight": (width,),
+        "mixer.A_log": (inner, state),
+        "mixer.D": (inner,),
+        "mixer.in_proj.weight": (2 * inner, width),
+        "mixer.conv1d.weight": (inner, 1, conv),
+        "mixer.conv1d.bias": (inner,),
+        "mixer.x_proj.weight": (rank + 2 * state, inner),
+        "mixer.dt_proj.weight": (inner, rank),
+        "mixer.dt_proj.bias": (inner,),
+        "mixer.out_proj.weight": (width, inner),
+    }
+    shapes = {f"backbone.layers.{k}.{name}": shape for k in range(depth) for name, shape in block.items()}
+    return shapes | {
+        "backbone.embedding.weight": (words, width),
+        "backbone.norm_f.weight": (width,),
+        "lm_head.weight": (words, width),
+    }
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors", "nested"])
+def test_a_checkpoint_of_mamba_ssm_loads(tmp_path, kind):
+    draw = torch.Generator().manual_seed(5)
+    theirs = {name: torch.randn(shape, generator=draw) for name, shape in mamba_ssm_shapes(16, 2, 4).items()}
+    path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
+    if kind == "safetensors":
+        save_file(theirs, path)
+    else:
+        torch.save({"model": theirs} if kind == "nested" else theirs, path)
+    for readout in ({}, {"readout": "class"}, {"readout": "registers", "registers": 2}):
+        ours = build(weights=str(path), **readout).state_dict()
+        extra = {name for name in ours if f"backbone.{name}" not in theirs}
+        assert {name.split(".")[0] for name in extra} <= {"cls_token", "registers", "neck", "neck_norm"}
+        for name in set(ours) - extra:
+            assert torch.equal(ours[name], theirs[f"backbone.{name}"]), name
+
+
+def test_weights_of_another_shape_are_one_sentence(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({name: torch.zeros(shape) for name, shape in mamba_ssm_shapes(16, 1, 8).items()}, path)
+    with pytest.raises(UsageError) as told:
+        build(weights=str(path))
+    for part in ("layers.0.mixer.A_log is [32, 8] and should be [32, 4]", "missing: layers.1.norm.weight", "change"):
+        assert part in str(told.value)
