@@ -11,8 +11,10 @@ and its adjoint, from the last step to the first:
 B images, L steps, D channels, N states, T steps of one chunk. Only the state before each chunk is kept
 (B×L×D×N / T numbers); a chunk's states live in buffers that the next chunk overwrites.
 
-Three habits make it fast. D stands innermost, so that every operation runs over long contiguous rows. Steps are
-views made by one `unbind`, changed in place. And exp(x) is 2^(x log2 e): torch's exp2 runs several times faster.
+On a CPU with a C++ compiler the same chunks run as a compiled kernel (`compiled_scan`). The form here is the eager one,
+for every other machine and device. Three habits make it fast. D stands innermost, so that every operation runs over
+long contiguous rows. Steps are views made by one `unbind`, changed in place. And exp(x) is 2^(x log2 e): torch's exp2
+runs several times faster.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 8
-"""T. Larger chunks save memory for the states, smaller ones stay in cache."""
+from reorder_mamba import compiled_scan
+from reorder_mamba.compiled_scan import CHUNK
 
 _LOG2_E = 1.0 / math.log(2.0)
 
@@ -40,6 +42,8 @@ def scan(u_BLD: Tensor, delta_BLD: Tensor, A_ND: Tensor, B_BLN: Tensor, C_BLN: T
 
     An operator of its own, so that torch.compile takes it as one node instead of unrolling its loops.
     """
+    if compiled_scan.runs_for(u_BLD):
+        return compiled_scan.forward(u_BLD, delta_BLD, A_ND, B_BLN, C_BLN)
     u_LBD, delta_LBD, B_LBN, C_LBN = (tensor.transpose(0, 1) for tensor in (u_BLD, delta_BLD, B_BLN, C_BLN))
     L, B, D = u_LBD.shape
     N = A_ND.shape[0]
@@ -59,7 +63,7 @@ def scan(u_BLD: Tensor, delta_BLD: Tensor, A_ND: Tensor, B_BLN: Tensor, C_BLN: T
         C_row = C_LBN[steps].reshape(t * B, 1, N)
         torch.bmm(C_row, state_TBND[:t].view(t * B, N, D), out=y_LBD[steps].view(t * B, 1, D))
         h_BND = states[-1]
-    return y_LBD.transpose(0, 1), start_KBND
+    return y_LBD.transpose(0, 1).contiguous(), start_KBND
 
 
 @torch.library.custom_op("reorder_mamba::scan_backward", mutates_args=())
@@ -67,6 +71,8 @@ def scan_backward(
     dy_BLD: Tensor, u_BLD: Tensor, delta_BLD: Tensor, A_ND: Tensor, B_BLN: Tensor, C_BLN: Tensor, start_KBND: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta [B, L, D], A [N, D], B and C [B, L, N] from that of y."""
+    if compiled_scan.runs_for(u_BLD):
+        return compiled_scan.backward(dy_BLD, u_BLD, delta_BLD, A_ND, B_BLN, C_BLN, start_KBND)
     dy_LBD, u_LBD, delta_LBD, B_LBN, C_LBN = (
         tensor.transpose(0, 1) for tensor in (dy_BLD, u_BLD, delta_BLD, B_BLN, C_BLN)
     )
@@ -102,11 +108,11 @@ def scan_backward(
         ddelta_LBD[steps].addcmul_(dinput_tBD, u_LBD[steps])
         torch.mul(dinput_tBD, delta_tBD, out=du_LBD[steps])
     return (
-        du_LBD.transpose(0, 1),
-        ddelta_LBD.transpose(0, 1),
+        du_LBD.transpose(0, 1).contiguous(),
+        ddelta_LBD.transpose(0, 1).contiguous(),
         dA_BND.sum(0),
-        dB_LBN.transpose(0, 1),
-        dC_LBN.transpose(0, 1),
+        dB_LBN.transpose(0, 1).contiguous(),
+        dC_LBN.transpose(0, 1).contiguous(),
     )
 
 
@@ -174,20 +180,14 @@ def _adjoints(decay_tBND: Tensor, g_tBND: Tensor, carry_BND: Tensor) -> tuple[Te
 @scan.register_fake
 def _(u_BLD: Tensor, delta_BLD: Tensor, A_ND: Tensor, B_BLN: Tensor, C_BLN: Tensor) -> tuple[Tensor, Tensor]:
     B, L, D = u_BLD.shape
-    return u_BLD.new_empty(L, B, D).transpose(0, 1), u_BLD.new_empty(_chunks(L), B, A_ND.shape[0], D)
+    return u_BLD.new_empty(B, L, D), u_BLD.new_empty(_chunks(L), B, A_ND.shape[0], D)
 
 
 @scan_backward.register_fake
 def _(
     dy_BLD: Tensor, u_BLD: Tensor, delta_BLD: Tensor, A_ND: Tensor, B_BLN: Tensor, C_BLN: Tensor, start_KBND: Tensor
 ) -> tuple[Tensor, ...]:
-    like_BLD, like_BLN = u_BLD.transpose(0, 1), B_BLN.transpose(0, 1)
-    return tuple(
-        torch.empty_like(like, memory_format=torch.contiguous_format)
-        if like is A_ND
-        else torch.empty_like(like, memory_format=torch.contiguous_format).transpose(0, 1)
-        for like in (like_BLD, like_BLD, A_ND, like_BLN, like_BLN)
-    )
+    return tuple(like.new_empty(like.shape) for like in (u_BLD, u_BLD, A_ND, B_BLN, B_BLN))
 
 
 def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
