@@ -1,4 +1,4 @@
-"""One selective scan, two backends: mamba-ssm's compiled kernels where they really are there, and pure torch.
+"""One selective scan, three backends: mamba-ssm's compiled kernels where they really are there, Triton, pure torch.
 
 B images, L steps, D channels, N states.
 """
@@ -14,10 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reorder_core import RunError
+from reorder_core import RunError, UsageError
 from reorder_mamba.chunked_scan import scan
+from reorder_mamba.triton_scan import triton_scan, why_not_triton
 
-Backend = Literal["auto", "torch", "mamba_ssm"]
+Kernels = Literal["mamba_ssm", "triton"]
+Chosen = Literal["mamba_ssm", "triton", "torch"]
+Backend = Literal["auto", "mamba_ssm", "triton", "torch"]
+
+__all__ = ["Backend", "check_backend", "choose_backend", "selective_scan", "why_not_mamba_ssm", "why_not_triton"]
+
+_FASTEST_FIRST: tuple[Kernels, ...] = ("mamba_ssm", "triton")
 
 _log = logging.getLogger(__name__)
 
@@ -43,26 +50,46 @@ def selective_scan(
     Unlike mamba-ssm's function of this name, channels stand innermost ([B, L, D], not [B, D, L]).
 
     The scan itself is in float32 whatever the inputs' dtype or autocast say (float64 for float64), as long products
-    of decays lose everything in half precision. `auto` takes `mamba_ssm` where its compiled scan is there for these
-    tensors, else `torch`, and says once in the log which. Raises RunError for `mamba_ssm` where it can not run.
+    of decays lose everything in half precision. `auto` takes the first that can run for these tensors on a CUDA device
+    of `mamba_ssm`, `triton` and `torch`, elsewhere `torch`, and says once in the log which. An exported graph always
+    has torch's own operators. Raises RunError for a backend by name where it can not run.
     """
-    chosen = choose_backend(backend, u_BLD.device, u_BLD.dtype)
+    chosen = "torch" if torch.compiler.is_exporting() else choose_backend(backend, u_BLD.device, u_BLD.dtype)
+    run = {"mamba_ssm": _mamba_ssm_scan, "triton": _triton_scan, "torch": _torch_scan}[chosen]
     with torch.autocast(u_BLD.device.type, enabled=False):
-        run = _mamba_ssm_scan if chosen == "mamba_ssm" else _torch_scan
         return run(u_BLD, delta_BLD, A_DN, B_BLN, C_BLN, D_D, z_BLD, delta_bias_D, delta_softplus)
 
 
-def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> Literal["torch", "mamba_ssm"]:
-    """The backend that runs for tensors on this device, of this dtype."""
+@torch.compiler.assume_constant_result
+def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -> Chosen:
+    """The backend that runs for tensors on this device, of this dtype. torch.compile asks once, when it traces."""
     if backend == "torch":
         return "torch"
-    missing = why_not_mamba_ssm(device.type, dtype)
-    if backend == "mamba_ssm":
-        if missing:
-            raise RunError(f"scan 'mamba_ssm' can not run: {missing}; choose scan 'auto' or 'torch'")
-        return "mamba_ssm"
-    _say_once(device.type, missing)
-    return "torch" if missing else "mamba_ssm"
+    if backend != "auto":
+        if missing := _why_not(backend, device.type, dtype):
+            raise RunError(f"scan '{backend}' can not run: {missing}; choose scan 'auto' or 'torch'")
+        return backend
+    if device.type != "cuda":
+        _say_once(device.type, "torch", "")
+        return "torch"
+    missing = {name: _why_not(name, device.type, dtype) for name in _FASTEST_FIRST}
+    chosen: Chosen = next((name for name in _FASTEST_FIRST if not missing[name]), "torch")
+    _say_once(device.type, chosen, "; ".join(f"{name}: {why}" for name, why in missing.items() if why))
+    return chosen
+
+
+def check_backend(backend: Backend) -> None:
+    """Refuse a backend that can run nowhere on this machine, before anything is built. Raises UsageError."""
+    if backend not in _FASTEST_FIRST:
+        return
+    cuda = torch.cuda.is_available()
+    if missing := _why_not(backend, "cuda" if cuda else "cpu", torch.float32):
+        missing = missing if cuda else "there is no CUDA device here"
+        raise UsageError(f"scan: {backend} can not run: {missing}; choose auto or torch")
+
+
+def _why_not(backend: Kernels, device_type: str, dtype: torch.dtype) -> str:
+    return (why_not_triton if backend == "triton" else why_not_mamba_ssm)(device_type, dtype)
 
 
 @cache
@@ -86,13 +113,14 @@ def why_not_mamba_ssm(device_type: str, dtype: torch.dtype) -> str:
 
 
 @cache
-def _say_once(device_type: str, missing: str) -> None:
-    if not missing:
-        _log.info("selective scan on %s: mamba-ssm's compiled kernels", device_type)
-    elif device_type == "cuda":
-        _log.warning("selective scan on cuda: pure torch, which is much slower than mamba-ssm's kernels: %s", missing)
+def _say_once(device_type: str, chosen: Chosen, missing: str) -> None:
+    what = {"mamba_ssm": "mamba-ssm's compiled kernels", "triton": "Triton kernels", "torch": "pure torch"}[chosen]
+    if device_type == "cuda" and chosen == "torch":
+        _log.warning("selective scan on cuda: pure torch, which is much slower than kernels: %s", missing)
+    elif missing:
+        _log.info("selective scan on %s: %s (%s)", device_type, what, missing)
     else:
-        _log.info("selective scan on %s: pure torch", device_type)
+        _log.info("selective scan on %s: %s", device_type, what)
 
 
 def _torch_scan(
@@ -160,3 +188,29 @@ def _mamba_ssm_scan(
         delta_softplus=delta_softplus,
     )
     return y_BDL.mT
+
+
+def _triton_scan(
+    u_BLD: Tensor,
+    delta_BLD: Tensor,
+    A_DN: Tensor,
+    B_BLN: Tensor,
+    C_BLN: Tensor,
+    D_D: Tensor | None,
+    z_BLD: Tensor | None,
+    delta_bias_D: Tensor | None,
+    delta_softplus: bool,
+) -> Tensor:
+    inputs = (
+        u_BLD,
+        delta_BLD,
+        A_DN.float().t().contiguous(),
+        B_BLN,
+        C_BLN,
+        None if D_D is None else D_D.float(),
+        z_BLD,
+        None if delta_bias_D is None else delta_bias_D.float(),
+    )
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+    y_BLD, _ = triton_scan(*inputs, delta_softplus, keep)
+    return y_BLD

@@ -28,8 +28,8 @@ class MambaMixerSettings(Settings):
     """causal: first to last; bidirectional: also last to first; four: both also by columns; cross: several orders"""
     orders: Annotated[int, Field(ge=2, le=8)] | None = None
     """direction cross only: how many orders are read at once, each with a direction of its own; left out: 4"""
-    scan: Literal["auto", "torch", "mamba_ssm"] = "auto"
-    """which scan runs: mamba_ssm's compiled one (CUDA), pure torch, or auto: the compiled one where it is there"""
+    scan: Literal["auto", "torch", "triton", "mamba_ssm"] = "auto"
+    """which scan runs: mamba_ssm's compiled one or Triton kernels (both CUDA), pure torch, or auto: the fastest here"""
 
     @property
     def order_count(self) -> int:

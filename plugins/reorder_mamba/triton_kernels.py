@@ -1,0 +1,316 @@
+"""The Triton kernels of the selective scan: a program walks a run of steps for a block of channels of one image.
+
+States and adjoints stay in registers as [N, channels] tensors, float32; nothing of size [L, D] leaves a kernel but
+results. D is innermost in memory, so that loads and stores of a warp are contiguous. Steps come in groups that are
+unrolled: a group's loads are all issued before its first use, and the backward pass holds a group's states and decays
+in registers, so that it takes each exponential once. exp(x) is 2^(x log2 e), as that is what the hardware has.
+
+`u`, `delta`, `z`, `B`, `C`, `y` and their gradients may be of any float type; everything else is float32. `…_b` and
+`…_t` are strides of image and step; the innermost one is 1. A step beyond L has a step size of 0: it changes nothing.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _place(width, BLOCK_D: tl.constexpr):
+    """Block of channels, image, run and number of runs. The grid is (images × blocks, runs): y is bounded, x is not."""
+    blocks = tl.cdiv(width, BLOCK_D)
+    program = tl.program_id(0)
+    return program % blocks, (program // blocks).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+
+
+@triton.jit
+def _sigmoid(x):
+    return 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
+
+
+@triton.jit
+def _step_size(raw, bias, inside, SOFTPLUS: tl.constexpr):
+    """delta of one step from what came in. softplus(x) = max(x, 0) + log(1 + e), e = exp(-|x|): nothing overflows.
+
+    Where 1 + e rounds, log(1 + e) e / ((1 + e) - 1) has the digits that log(1 + e) alone has lost.
+    """
+    step = raw.to(tl.float32) + bias
+    if SOFTPLUS:
+        e = tl.exp2(tl.abs(step) * -LOG2_E)
+        rounded = 1.0 + e
+        kept = rounded - 1.0
+        step = tl.maximum(step, 0.0) + tl.where(kept == 0.0, e, tl.log(rounded) * (e / tl.maximum(kept, 1e-30)))
+    return tl.where(inside, step, 0.0)
+
+
+@triton.jit
+def _advance(
+    h_ND, u, delta, B, u_t, delta_t, B_t, t, L, n_N, d_D, has_N, here_D, rate_ND, bias_D,
+    GROUP: tl.constexpr, SOFTPLUS: tl.constexpr,
+):  # fmt: skip
+    """The state a group of steps further on, and the sum of their sizes. The pointers are those of the image's step 0."""
+    at = tl.cast(t, tl.int64)
+    us, raws, Bs = (), (), ()
+    for j in tl.static_range(GROUP):
+        inside = here_D & (t + j < L)
+        us += (tl.load(u + at * u_t + (j * u_t + d_D), mask=inside, other=0.0),)
+        raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
+        Bs += (tl.load(B + at * B_t + (j * B_t + n_N), mask=has_N & (t + j < L), other=0.0),)
+    total_D = bias_D * 0.0
+    for j in tl.static_range(GROUP):
+        delta_D = _step_size(raws[j], bias_D, here_D & (t + j < L), SOFTPLUS)
+        write_ND = (delta_D * us[j].to(tl.float32))[None, :] * Bs[j].to(tl.float32)[:, None]
+        h_ND = tl.exp2(delta_D[None, :] * rate_ND) * h_ND + write_ND
+        total_D += delta_D
+    return h_ND, total_D
+
+
+@triton.jit
+def forward_kernel(
+    u, delta, A, B, C, D, z, bias, y, start, carry,
+    u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
+    L, width, states, groups,
+    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, EVERY: tl.constexpr,
+    SOFTPLUS: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr,
+    KEEP: tl.constexpr, CARRIED: tl.constexpr,
+):  # fmt: skip
+    """y of the steps of one run, and (KEEP) the state before every EVERY-th group."""
+    block, image, run, runs = _place(width, BLOCK_D)
+    n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
+    has_N, here_D = n_N < states, d_D < width
+    at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
+    rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
+    bias_D = tl.zeros([BLOCK_D], tl.float32)
+    if BIAS:
+        bias_D = tl.load(bias + d_D, mask=here_D, other=0.0)
+    skip_D = bias_D
+    if SKIP:
+        skip_D = tl.load(D + d_D, mask=here_D, other=0.0)
+    u, delta, z = u + image * u_b, delta + image * delta_b, z + image * z_b
+    B, C, y = B + image * B_b, C + image * C_b, y + image * L * width
+    start += image * tl.cdiv(L, GROUP * EVERY) * states * width
+    h_ND = tl.zeros([N, BLOCK_D], tl.float32)
+    if CARRIED:
+        h_ND = tl.load(carry + (image * runs + run) * states * width + at_ND, mask=inside_ND, other=0.0)
+    for group in range(run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))):
+        t = group * GROUP
+        at = tl.cast(t, tl.int64)
+        if KEEP:  # noqa: SIM102 - one is known when the kernel is compiled, the other is not
+            if group % EVERY == 0:
+                tl.store(start + tl.cast(group // EVERY, tl.int64) * states * width + at_ND, h_ND, mask=inside_ND)
+        us, raws, zs, Bs, Cs = (), (), (), (), ()
+        for j in tl.static_range(GROUP):
+            inside, has = here_D & (t + j < L), has_N & (t + j < L)
+            us += (tl.load(u + at * u_t + (j * u_t + d_D), mask=inside, other=0.0),)
+            raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
+            if GATE:
+                zs += (tl.load(z + at * z_t + (j * z_t + d_D), mask=inside, other=0.0),)
+            Bs += (tl.load(B + at * B_t + (j * B_t + n_N), mask=has, other=0.0),)
+            Cs += (tl.load(C + at * C_t + (j * C_t + n_N), mask=has, other=0.0),)
+        for j in tl.static_range(GROUP):
+            inside = here_D & (t + j < L)
+            u_D, delta_D = us[j].to(tl.float32), _step_size(raws[j], bias_D, inside, SOFTPLUS)
+            write_ND = (delta_D * u_D)[None, :] * Bs[j].to(tl.float32)[:, None]
+            h_ND = tl.exp2(delta_D[None, :] * rate_ND) * h_ND + write_ND
+            y_D = tl.sum(h_ND * Cs[j].to(tl.float32)[:, None], 0)
+            if SKIP:
+                y_D += skip_D * u_D
+            if GATE:
+                z_D = zs[j].to(tl.float32)
+                y_D *= z_D * _sigmoid(z_D)
+            tl.store(y + at * width + (j * width + d_D), y_D, mask=inside)
+
+
+@triton.jit
+def ends_kernel(
+    u, delta, A, B, bias, end, total,
+    u_b, u_t, delta_b, delta_t, B_b, B_t,
+    L, width, states, groups,
+    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, SOFTPLUS: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """The state that each run ends in when it starts from zero, and the sum of its step sizes."""
+    block, image, run, runs = _place(width, BLOCK_D)
+    n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
+    has_N, here_D = n_N < states, d_D < width
+    at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
+    rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
+    bias_D = tl.zeros([BLOCK_D], tl.float32)
+    if BIAS:
+        bias_D = tl.load(bias + d_D, mask=here_D, other=0.0)
+    u, delta, B = u + image * u_b, delta + image * delta_b, B + image * B_b
+    h_ND, total_D = tl.zeros([N, BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
+    for group in range(run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))):
+        h_ND, more_D = _advance(
+            h_ND, u, delta, B, u_t, delta_t, B_t, group * GROUP, L, n_N, d_D, has_N, here_D, rate_ND, bias_D,
+            GROUP, SOFTPLUS,
+        )  # fmt: skip
+        total_D += more_D
+    part = (image * runs + run) * width
+    tl.store(end + part * states + at_ND, h_ND, mask=inside_ND)
+    tl.store(total + part + d_D, total_D, mask=here_D)
+
+
+@triton.jit
+def adjoint_ends_kernel(
+    dy, delta, A, C, z, bias, end, total,
+    dy_b, dy_t, delta_b, delta_t, C_b, C_t, z_b, z_t,
+    L, width, states, groups,
+    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
+    SOFTPLUS: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """The adjoint that each run hands to the run before it when it is handed zero, and the sum of its step sizes."""
+    block, image, run, runs = _place(width, BLOCK_D)
+    n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
+    has_N, here_D = n_N < states, d_D < width
+    at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
+    rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
+    bias_D = tl.zeros([BLOCK_D], tl.float32)
+    if BIAS:
+        bias_D = tl.load(bias + d_D, mask=here_D, other=0.0)
+    dy, delta, z, C = dy + image * dy_b, delta + image * delta_b, z + image * z_b, C + image * C_b
+    g_ND, total_D = tl.zeros([N, BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
+    first, beyond = run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))
+    for back in range(beyond - first):
+        t = (beyond - 1 - back) * GROUP
+        at = tl.cast(t, tl.int64)
+        dys, raws, zs, Cs = (), (), (), ()
+        for j in tl.static_range(GROUP):
+            inside = here_D & (t + j < L)
+            dys += (tl.load(dy + at * dy_t + (j * dy_t + d_D), mask=inside, other=0.0),)
+            raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
+            if GATE:
+                zs += (tl.load(z + at * z_t + (j * z_t + d_D), mask=inside, other=0.0),)
+            Cs += (tl.load(C + at * C_t + (j * C_t + n_N), mask=has_N & (t + j < L), other=0.0),)
+        for j in tl.static_range(GROUP - 1, -1, -1):
+            dy_D, delta_D = dys[j].to(tl.float32), _step_size(raws[j], bias_D, here_D & (t + j < L), SOFTPLUS)
+            if GATE:
+                z_D = zs[j].to(tl.float32)
+                dy_D *= z_D * _sigmoid(z_D)
+            g_ND = tl.exp2(delta_D[None, :] * rate_ND) * (dy_D[None, :] * Cs[j].to(tl.float32)[:, None] + g_ND)
+            total_D += delta_D
+    part = (image * runs + run) * width
+    tl.store(end + part * states + at_ND, g_ND, mask=inside_ND)
+    tl.store(total + part + d_D, total_D, mask=here_D)
+
+
+@triton.jit
+def carry_kernel(
+    end, total, A, width, states, runs, N: tl.constexpr, BLOCK_D: tl.constexpr, REVERSED: tl.constexpr
+):  # fmt: skip
+    """Turn what runs hand on when they get zero into what each run gets, in place."""
+    block, image, _, _ = _place(width, BLOCK_D)
+    n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
+    at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], (n_N < states)[:, None] & (d_D < width)[None, :]
+    rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
+    carry_ND = tl.zeros([N, BLOCK_D], tl.float32)
+    for k in range(runs):
+        part = (image * runs + (runs - 1 - k if REVERSED else k)) * width
+        total_D = tl.load(total + part + d_D, mask=d_D < width, other=0.0)
+        end_ND = tl.load(end + part * states + at_ND, mask=inside_ND, other=0.0)
+        tl.store(end + part * states + at_ND, carry_ND, mask=inside_ND)
+        carry_ND = tl.exp2(total_D[None, :] * rate_ND) * carry_ND + end_ND
+
+
+@triton.jit
+def backward_kernel(
+    dy, u, delta, A, B, C, D, z, bias, start, carry,
+    du, ddelta, dz, dA, dB, dC, dD, dbias,
+    dy_b, dy_t, u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
+    L, width, states, groups,
+    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, EVERY: tl.constexpr,
+    SOFTPLUS: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr, CARRIED: tl.constexpr,
+):  # fmt: skip
+    """All gradients of one run, last group first. Of those that are sums over programs, each writes its own part."""
+    block, image, run, runs = _place(width, BLOCK_D)
+    n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
+    has_N, here_D = n_N < states, d_D < width
+    at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
+    rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
+    bias_D = tl.zeros([BLOCK_D], tl.float32)
+    if BIAS:
+        bias_D = tl.load(bias + d_D, mask=here_D, other=0.0)
+    skip_D = bias_D
+    if SKIP:
+        skip_D = tl.load(D + d_D, mask=here_D, other=0.0)
+    dy, u, delta, z = dy + image * dy_b, u + image * u_b, delta + image * delta_b, z + image * z_b
+    B, C = B + image * B_b, C + image * C_b
+    du, ddelta, dz = du + image * L * width, ddelta + image * L * width, dz + image * L * width
+    row = (image * tl.cdiv(width, BLOCK_D) + block) * L * states
+    dB, dC = dB + row, dC + row
+    start += image * tl.cdiv(L, GROUP * EVERY) * states * width
+    part = (image * runs + run) * width
+    carry_ND, dA_ND = tl.zeros([N, BLOCK_D], tl.float32), tl.zeros([N, BLOCK_D], tl.float32)
+    if CARRIED:
+        carry_ND = tl.load(carry + part * states + at_ND, mask=inside_ND, other=0.0)
+    dD_D, dbias_D = tl.zeros([BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
+    first, beyond = run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))
+    for back in range(beyond - first):
+        group = beyond - 1 - back
+        t = group * GROUP
+        at = tl.cast(t, tl.int64)
+        us, raws, dys, zs, Bs, Cs = (), (), (), (), (), ()
+        for j in tl.static_range(GROUP):
+            inside, has = here_D & (t + j < L), has_N & (t + j < L)
+            us += (tl.load(u + at * u_t + (j * u_t + d_D), mask=inside, other=0.0),)
+            raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
+            dys += (tl.load(dy + at * dy_t + (j * dy_t + d_D), mask=inside, other=0.0),)
+            if GATE:
+                zs += (tl.load(z + at * z_t + (j * z_t + d_D), mask=inside, other=0.0),)
+            Bs += (tl.load(B + at * B_t + (j * B_t + n_N), mask=has, other=0.0),)
+            Cs += (tl.load(C + at * C_t + (j * C_t + n_N), mask=has, other=0.0),)
+        kept = group // EVERY
+        h_ND = tl.load(start + tl.cast(kept, tl.int64) * states * width + at_ND, mask=inside_ND, other=0.0)
+        for between in range(kept * EVERY, group):
+            h_ND, _ = _advance(
+                h_ND, u, delta, B, u_t, delta_t, B_t, between * GROUP, L, n_N, d_D, has_N, here_D, rate_ND, bias_D,
+                GROUP, SOFTPLUS,
+            )  # fmt: skip
+        hs, decays, deltas, gated = (h_ND,), (), (), ()
+        for j in tl.static_range(GROUP):
+            inside = here_D & (t + j < L)
+            u_D, dy_D = us[j].to(tl.float32), dys[j].to(tl.float32)
+            delta_D = _step_size(raws[j], bias_D, inside, SOFTPLUS)
+            decay_ND = tl.exp2(delta_D[None, :] * rate_ND)
+            h_ND = decay_ND * h_ND + (delta_D * u_D)[None, :] * Bs[j].to(tl.float32)[:, None]
+            if GATE:
+                y_D = tl.sum(h_ND * Cs[j].to(tl.float32)[:, None], 0)
+                if SKIP:
+                    y_D += skip_D * u_D
+                z_D = zs[j].to(tl.float32)
+                open_D = _sigmoid(z_D)
+                dz_D = dy_D * y_D * open_D * (1.0 + z_D * (1.0 - open_D))
+                tl.store(dz + at * width + (j * width + d_D), dz_D, mask=inside)
+                dy_D *= z_D * open_D
+            hs += (h_ND,)
+            decays += (decay_ND,)
+            deltas += (delta_D,)
+            gated += (dy_D,)
+        for j in tl.static_range(GROUP - 1, -1, -1):
+            inside, has = here_D & (t + j < L), has_N & (t + j < L)
+            u_D, delta_D, dy_D = us[j].to(tl.float32), deltas[j], gated[j]
+            g_ND = dy_D[None, :] * Cs[j].to(tl.float32)[:, None] + carry_ND
+            tl.store(dC + at * states + (j * states + n_N), tl.sum(dy_D[None, :] * hs[j + 1], 1), mask=has)
+            tl.store(dB + at * states + (j * states + n_N), tl.sum((delta_D * u_D)[None, :] * g_ND, 1), mask=has)
+            dwrite_D = tl.sum(g_ND * Bs[j].to(tl.float32)[:, None], 0)
+            carry_ND = decays[j] * g_ND
+            dexponent_ND = carry_ND * hs[j]
+            dA_ND += delta_D[None, :] * dexponent_ND
+            ddelta_D = tl.sum(dexponent_ND * rate_ND, 0) * LN_2 + dwrite_D * u_D
+            du_D = dwrite_D * delta_D
+            if SKIP:
+                du_D += skip_D * dy_D
+                dD_D += dy_D * u_D
+            if SOFTPLUS:
+                ddelta_D *= _sigmoid(raws[j].to(tl.float32) + bias_D)
+            if BIAS:
+                dbias_D += tl.where(inside, ddelta_D, 0.0)
+            tl.store(du + at * width + (j * width + d_D), du_D, mask=inside)
+            tl.store(ddelta + at * width + (j * width + d_D), ddelta_D, mask=inside)
+    tl.store(dA + part * states + at_ND, dA_ND, mask=inside_ND)
+    if SKIP:
+        tl.store(dD + part + d_D, dD_D, mask=here_D)
+    if BIAS:
+        tl.store(dbias + part + d_D, dbias_D, mask=here_D)
