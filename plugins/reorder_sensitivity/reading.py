@@ -1,0 +1,64 @@
+"""Reading images with a model in a given order, as its task does, and what can be seen on the way.
+
+B images, N slots, D width, C H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reorder_core import Batch, Features, Layout, TaskResult
+from reorder_core.opened import Opened
+
+Alter = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Read:
+    """summary_BD: what the backbone hands on. score_B: the task's primary metric of each image. result: the task's."""
+
+    summary_BD: Tensor
+    score_B: Tensor
+    result: TaskResult
+
+    @property
+    def objective_B(self) -> Tensor:
+        """What a slot may influence: the logit of the likeliest class where there is one, else minus the loss."""
+        said = self.result.prediction
+        if isinstance(said, Tensor) and said.ndim == 2 and said.is_floating_point():
+            likeliest_B1 = said.detach().argmax(dim=1, keepdim=True)
+            return said.gather(1, likeliest_B1)[:, 0]
+        return -self.result.loss_B
+
+
+def layout_of(opened: Opened, order_N: NDArray[np.int64]) -> Layout:
+    """One order for the whole batch, on the model's device."""
+    return Layout.fixed(opened.grid, torch.from_numpy(np.ascontiguousarray(order_N))).to(opened.device)
+
+
+def read(opened: Opened, batch: Batch, order_N: NDArray[np.int64], alter: Alter | None = None) -> Read:
+    """One pass of the task in this order. alter: changes the tokens [B, N, D] in slot order, before the backbone."""
+    seen: list[Features] = []
+
+    def run(images_BCHW: Tensor, order: Any) -> Features:
+        # the hook stands where the model hands tokens in reading order to its backbone
+        hook = None
+        if alter is not None:
+            hook = opened.model.backbone.register_forward_pre_hook(lambda _, given: (alter(given[0]), *given[1:]))
+        try:
+            features: Features = opened.model(images_BCHW, order)
+        finally:
+            if hook is not None:
+                hook.remove()
+        seen.append(features)
+        return features
+
+    result = opened.task.step(run, batch, layout_of(opened, order_N))
+    return Read(seen[0].summary_BD, opened.task.score_B(result, batch).float(), result)
