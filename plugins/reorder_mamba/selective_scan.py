@@ -72,10 +72,20 @@ def choose_backend(backend: Backend, device: torch.device, dtype: torch.dtype) -
     if device.type != "cuda":
         _say_once(device.type, "torch", "")
         return "torch"
-    missing = {name: _why_not(name, device.type, dtype) for name in _FASTEST_FIRST}
-    chosen: Chosen = next((name for name in _FASTEST_FIRST if not missing[name]), "torch")
-    _say_once(device.type, chosen, "; ".join(f"{name}: {why}" for name, why in missing.items() if why))
+    chosen, passed_over = _fastest(device.type, dtype)
+    _say_once(device.type, chosen, passed_over)
     return chosen
+
+
+def _fastest(device_type: str, dtype: torch.dtype) -> tuple[Chosen, str]:
+    """The first that can run, and what the ones before it lack."""
+    passed_over: list[str] = []
+    for name in _FASTEST_FIRST:
+        missing = _why_not(name, device_type, dtype)
+        if not missing:
+            return name, "; ".join(passed_over)
+        passed_over.append(f"{name}: {missing}")
+    return "torch", "; ".join(passed_over)
 
 
 def check_backend(backend: Backend) -> None:
@@ -176,7 +186,7 @@ def _mamba_ssm_scan(
 ) -> Tensor:
     selective_scan_fn = import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
     u, delta, B, C = (tensor.mT.contiguous() for tensor in (u_BLD, delta_BLD.to(u_BLD.dtype), B_BLN, C_BLN))
-    y_BDL = selective_scan_fn(
+    y_BDL: Tensor = selective_scan_fn(
         u,
         delta,
         A_DN.float().contiguous(),
@@ -212,5 +222,5 @@ def _triton_scan(
         None if delta_bias_D is None else delta_bias_D.float(),
     )
     keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
-    y_BLD, _ = triton_scan(*inputs, delta_softplus, keep)
+    y_BLD: Tensor = triton_scan(*inputs, delta_softplus, keep)[0]
     return y_BLD

@@ -9,6 +9,9 @@ in registers, so that it takes each exponential once. exp(x) is 2^(x log2 e), as
 `…_t` are strides of image and step; the innermost one is 1. A step beyond L has a step size of 0: it changes nothing.
 """
 
+# mypy: ignore-errors
+# Triton's own compiler reads these functions; Python's types say nothing of them.
+
 from __future__ import annotations
 
 import triton
@@ -28,7 +31,7 @@ def _place(width, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(x * -LOG2_E))
+    return 1.0 / (1.0 + tl.exp2(tl.minimum(x * -LOG2_E, 126.0)))
 
 
 @triton.jit
@@ -51,7 +54,7 @@ def _advance(
     h_ND, u, delta, B, u_t, delta_t, B_t, t, L, n_N, d_D, has_N, here_D, rate_ND, bias_D,
     GROUP: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
-    """The state a group of steps further on, and the sum of their sizes. The pointers are those of the image's step 0."""
+    """The state a group of steps further on, and the sum of their sizes. Pointers are those of the image's step 0."""
     at = tl.cast(t, tl.int64)
     us, raws, Bs = (), (), ()
     for j in tl.static_range(GROUP):

@@ -68,7 +68,7 @@ def plan(B: int, L: int, D: int, N: int, processors: int) -> Plan:
 
 @cache
 def why_not_triton(device_type: str, dtype: torch.dtype) -> str:
-    """Empty where this scan can run, else what is missing. TRITON_INTERPRET=1 lets it run on a CPU, slowly, for tests."""
+    """Empty where this scan can run, else what is missing. TRITON_INTERPRET=1 lets it run on a CPU, slowly."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"it takes float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
