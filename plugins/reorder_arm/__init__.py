@@ -1,0 +1,1 @@
+"""ARM: blocks of Mamba and MLP, and their autoregressive pretraining in the order that is given."""
