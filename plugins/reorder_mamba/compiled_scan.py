@@ -16,6 +16,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -67,9 +68,11 @@ def why_not() -> str:
     """Empty where the kernel can run on this machine, else what is missing."""
     try:
         library()
-    except (OSError, subprocess.SubprocessError, LookupError) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        return next((line for line in told.splitlines() if "error" in line), told.strip().splitlines()[-1])
+    except subprocess.CalledProcessError as error:
+        said = next((line for line in error.stderr.splitlines() if "error" in line), f"exit status {error.returncode}")
+        return f"{error.cmd[0]} fails to build the kernel ({said})"
+    except (OSError, subprocess.SubprocessError, LookupError, RuntimeError) as error:
+        return str(error)
     return ""
 
 
@@ -108,14 +111,14 @@ def backward(
 def library() -> ctypes.CDLL:
     """The kernel, built if this machine has not built this text with this compiler for this processor before.
 
-    Raises LookupError where there is no compiler, CalledProcessError where it fails, OSError where the result is not
-    loaded.
+    Raises LookupError where there is no compiler, CalledProcessError where it fails, OSError where the result can not
+    be kept (below XDG_CACHE_HOME, or ~/.cache) or loaded.
     """
     compiler = _compiler()
     # What the compiler predefines names its version and the processor's instructions: a cache in a home folder that
     # machines share must not hand one the code of another.
     about = subprocess.run(
-        [compiler, *_FLAGS, "-E", "-dM", "-x", "c++", os.devnull],
+        [*compiler, *_FLAGS, "-E", "-dM", "-x", "c++", os.devnull],
         check=True,
         capture_output=True,
         text=True,
@@ -129,24 +132,24 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
-def _build(compiler: str, to: Path) -> None:
-    _log.info("building the compiled scan with %s, once for this machine: %s", compiler, to)
+def _build(compiler: list[str], to: Path) -> None:
+    _log.info("building the compiled scan with %s, once for this machine: %s", shlex.join(compiler), to)
     to.parent.mkdir(parents=True, exist_ok=True)
     # Under a name of its own first: processes that start together may all build, and none may load half a file.
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:
         part = Path(folder) / to.name
-        command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(part)]
+        command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(part)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
         part.replace(to)
 
 
-def _compiler() -> str:
-    named = os.environ.get("CXX")
-    for name in (named,) if named else ("c++", "g++", "clang++"):
-        found = shutil.which(name)
-        if found:
-            return found
-    raise LookupError(f"there is no C++ compiler ({named or 'c++, g++ or clang++'})")
+def _compiler() -> list[str]:
+    """The command of the compiler: what CXX says, as in make, or the first that is there."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in (named,) if named else (["c++"], ["g++"], ["clang++"]):
+        if shutil.which(command[0]):
+            return command
+    raise LookupError(f"there is no C++ compiler ({named[0] if named else 'c++, g++ or clang++'})")
 
 
 def _folder() -> Path:
