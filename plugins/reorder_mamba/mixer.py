@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reorder_core import Context, Layout, UsageError
+from reorder_core import Context, Layout
 from reorder_mamba.causal_conv import causal_conv
 from reorder_mamba.scans import SUFFIXES, Path, average, decay_name, directions, layouts_wanted, plan_paths
-from reorder_mamba.selective_scan import selective_scan, why_not_mamba_ssm
+from reorder_mamba.selective_scan import check_backend, selective_scan
 from reorder_mamba.settings import MambaMixerSettings
 
 _SMALLEST_STEP, _LARGEST_STEP, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
@@ -46,8 +46,7 @@ class Mixer(nn.Module):
 
     def __init__(self, settings: MambaMixerSettings, context: Context) -> None:
         super().__init__()
-        if settings.scan == "mamba_ssm" and (missing := _no_compiled_scan()):
-            raise UsageError(f"scan: mamba_ssm can not run: {missing}; choose auto or torch")
+        check_backend(settings.scan)
         width, inner = context.width, settings.expand * context.width
         self.settings = settings
         self.rank = math.ceil(width / 16) if isinstance(settings.dt_rank, str) else settings.dt_rank
@@ -146,8 +145,3 @@ def _decay_and_skip(inner: int, state: int) -> tuple[nn.Parameter, nn.Parameter]
     for parameter in (A_log, D):
         parameter._no_weight_decay = True  # type: ignore[attr-defined]
     return A_log, D
-
-
-def _no_compiled_scan() -> str:
-    """Why mamba-ssm's compiled scan can run nowhere on this machine, or an empty string."""
-    return why_not_mamba_ssm("cuda", torch.float32) if torch.cuda.is_available() else "there is no CUDA device here"

@@ -205,7 +205,7 @@ def test_from_pretraining_to_fine_tuning(tmp_path, capsys):
     small = "name: arm, width: 16, depth: 4, state: 4"
     task = "{name: arm_pretraining, cluster: 4, levels: 4, width: 16, depth: 2, heads: 2}"
     before = run(tmp_path, "before", 12, "learned", f"{{{small}, direction: causal, levels: 4}}", task)
-    assert json.loads((before / "result.json").read_text())["value"] < 1
+    assert json.loads((before / "result.json").read_text())["metrics"]["loss"] < 1
     file = sorted(before.glob("checkpoints/step-*/tensors.safetensors"))[-1]
     after = run(tmp_path, "after", 2, "none", f"{{{small}, weights: {before}}}", "{name: classification}")
     assert json.loads((after / "result.json").read_text())
