@@ -46,6 +46,7 @@ def commands() -> tuple[Command, ...]:
         Command("show", "reorder_core.cli.show:command", "One component: what it does, its settings, its drawing."),
         Command("check", "reorder_core.cli.check:command", "Check recipes without running them."),
         Command("run", "reorder_core.cli.run:command", "Run a recipe, with its controls."),
+        Command("export", "reorder_core.cli.export:command", "A model with its order baked in, as a file."),
         Command("new", "reorder_core.cli.new:command", "Write a new plugin distribution, with tests that pass."),
         Command("schema", "reorder_core.cli.schema:command", "JSON Schema of recipes, for editors."),
     )

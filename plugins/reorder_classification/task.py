@@ -50,6 +50,10 @@ class Classification(nn.Module):
         logits_BK: Tensor = self.head(self.dropout(self.norm(features.summary_BD)))
         return logits_BK.float()
 
+    def predict(self, features: Features) -> Tensor:
+        """What an exported model answers with: the logits, float32 [B, K]."""
+        return self.logits_BK(features)
+
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Mixup or cutmix, seeded by one number from `generator`; the batch itself where neither is on."""
         return batch if self._mixer is None else self._mixer(batch, generator)

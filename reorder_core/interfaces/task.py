@@ -46,6 +46,8 @@ class Task(Protocol):
 
     primary: the metric by which runs are compared; higher_is_better.
     batch_coupled: images of a batch depend on each other (contrastive losses), so losses are no rewards of one image.
+
+    Optional: `predict(features) -> Tensor`, what an exported model answers with (the summary where it is missing).
     """
 
     primary: str

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from reorder_core.errors import UsageError
 from reorder_core.bootstrap import paired_bootstrap
+from reorder_core.errors import UsageError
 
 SCORES = hnp.arrays(np.float64, st.integers(2, 40), elements=st.floats(-10, 10).map(lambda value: round(value, 3)))
 
