@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reorder_core import Context, Layout, SequenceModel
-from reorder_core.sequence import initialise, refuse_blind_class_token, seeded
+from reorder_core import Context, Layout, SequenceModel, UsageError
+from reorder_core.sequence import refuse_blind_class_token, seeded
 from reorder_core.weights import load_weights, read_weights
-from reorder_transformer_xl.mixer import Plan, TransformerXLMixer, relative_positions
+from reorder_transformer_xl.mixer import MixerState, Plan, TransformerXLMixer, initialise, relative_positions
 from reorder_transformer_xl.settings import TransformerXLSettings
 
 
@@ -43,14 +43,25 @@ class Block(nn.Module):
 
     def forward(self, tokens_BLD: Tensor, plan: Plan) -> Tensor:
         if self.pre:
-            tokens_BLD = tokens_BLD + self.drop_path(self.drop(self._attend(tokens_BLD, plan)))
-            if self.mlp is not None:
-                tokens_BLD = tokens_BLD + self.drop_path(self.mlp(self.norm2(tokens_BLD)))
-            return tokens_BLD
-        tokens_BLD = self.norm1(tokens_BLD + self.drop_path(self.drop(self.mixer(tokens_BLD, plan))))
-        if self.mlp is not None:
-            tokens_BLD = self.norm2(tokens_BLD + self.drop_path(self.mlp(tokens_BLD)))
-        return tokens_BLD
+            return self._after(tokens_BLD, self._attend(tokens_BLD, plan))
+        return self._after(tokens_BLD, self.mixer(tokens_BLD, plan))
+
+    def step(self, token_BD: Tensor, state: MixerState, plan: Plan) -> tuple[Tensor, MixerState]:
+        """The next token, from the state before it (outside of training)."""
+        branch_BD, after = self.mixer.step(self.norm1(token_BD) if self.pre else token_BD, state, plan)
+        return self._after(token_BD, branch_BD), after
+
+    def _after(self, tokens: Tensor, branch: Tensor) -> Tensor:
+        """What follows the mixer: its branch is added, then that of the MLP; [B, L, D], or [B, D] of a step."""
+        tokens = tokens + self.drop_path(self.drop(branch))
+        if not self.pre:
+            tokens = self.norm1(tokens)
+        if self.mlp is None:
+            return tokens
+        if self.pre:
+            return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        normed: Tensor = self.norm2(tokens + self.drop_path(self.mlp(tokens)))
+        return normed
 
     def _attend(self, tokens_BLD: Tensor, plan: Plan) -> Tensor:
         """mixer(norm1(x)); the norm's parameters get their gradient through the remembered copy, which feeds both."""
@@ -63,11 +74,20 @@ class Block(nn.Module):
         return self.mixer(own_BLD, plan, norm(tokens_BLD.detach()))
 
 
+@dataclass(frozen=True, slots=True)
+class TransformerXLState:
+    """Between two steps: how the sequence is cut, and what each layer may look at."""
+
+    plan: Plan
+    layers: list[MixerState]
+
+
 class TransformerXLBackbone(SequenceModel):
     """See `TransformerXLSettings`. Layers share u, v and the distances, as in the paper (`relative`)."""
 
     def __init__(self, settings: TransformerXLSettings, context: Context) -> None:
         super().__init__(settings, context)
+        self.grid = context.grid
         inner = context.changed(width=settings.width)
         special = settings.special_tokens()
         with seeded(context.generator):
@@ -106,6 +126,23 @@ class TransformerXLBackbone(SequenceModel):
     def final_norm(self, tokens_BLD: Tensor) -> Tensor:
         normed: Tensor = self.norm(tokens_BLD)
         return normed
+
+    def init_state(self, batch: int) -> TransformerXLState:
+        """The state before the first patch, for `step`. Raises `UsageError` where the model cannot run by steps."""
+        if self.attention != "causal" or self.settings.readout == "class":
+            raise UsageError("only a causal transformer_xl without class token can be run patch by patch")
+        return TransformerXLState(
+            self.plan(Layout(self.grid, torch.arange(self.grid.size, device=self.norm.weight.device)[None])),
+            [block.mixer.init_state(batch) for block in self.blocks],
+        )
+
+    def step(self, token_BD: Tensor, state: TransformerXLState) -> tuple[Tensor, TransformerXLState]:
+        """The next patch: its output, equal to `forward`'s at this slot (outside of training), and the new state."""
+        layers = []
+        for block, before in zip(self.blocks, state.layers, strict=True):
+            token_BD, after = block.step(token_BD, before, state.plan)
+            layers.append(after)
+        return self.final_norm(token_BD), replace(state, layers=layers)
 
     def plan(self, layout: Layout | tuple[Layout, ...]) -> Plan:
         """Segments, mask, u, v and distances, once for all layers."""
