@@ -92,7 +92,7 @@ def test_how_a_sequence_is_cut(length, segment, memory, faithful, expected):
 
 @torch.no_grad()
 def test_memory_reaches_as_far_as_depth_times_its_length():
-    """Two layers, segments of 3, a memory of 2: the last segment sees slot 7 and later, and through slot 7 from 4 on."""
+    """Two layers, segments of 3, a memory of 2: the last segment sees slots from 7 on, and through slot 7 from 4 on."""
     model = build(segment=3, memory=2, readout="mean")
     plain = model(tokens(), ROW).levels[0].tokens_BND
     for slot in range(12):
