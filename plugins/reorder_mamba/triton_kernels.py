@@ -1,12 +1,19 @@
 """The Triton kernels of the selective scan: a program walks a run of steps for a block of channels of one image.
 
 States and adjoints stay in registers as [N, channels] tensors, float32; nothing of size [L, D] leaves a kernel but
-results. D is innermost in memory, so that loads and stores of a warp are contiguous. Steps come in groups that are
-unrolled: a group's loads are all issued before its first use, and the backward pass holds a group's states and decays
-in registers, so that it takes each exponential once. exp(x) is 2^(x log2 e), as that is what the hardware has.
+results. What makes it fast:
 
-`u`, `delta`, `z`, `B`, `C`, `y` and their gradients may be of any float type; everything else is float32. `…_b` and
-`…_t` are strides of image and step; the innermost one is 1. A step beyond L has a step size of 0: it changes nothing.
+- Lanes lie along the channels, innermost in memory too, and each holds all N states of its channel: sums over states
+  never leave a lane. Triton would give a lane four neighbouring channels for the sake of wide loads of A and of kept
+  states, and so spread the states over lanes; it does not where it knows nothing of their alignment (UNALIGNED).
+- Sums over channels, for dB and dC, would be five shuffles a state. They are matrix products with a column of ones
+  instead, one column for each step of a group, on tensor cores.
+- Steps come in groups that are unrolled: a group's loads are issued before its first use, and the backward pass holds
+  a group's states and decays in registers, so that it takes each exponential once.
+- exp(x) is 2^(x log2 e), as that is what the hardware has.
+
+`u`, `delta`, `z`, `y` and their gradients may be of any float type; everything else is float32. `…_b` and `…_t` are
+strides of image and step; the innermost one is 1. A step beyond L has a step size of 0: it changes nothing.
 """
 
 # mypy: ignore-errors
@@ -19,6 +26,9 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
+COLUMNS = tl.constexpr(8)
+"""Of the matrix of ones; a group has no more steps."""
+UNALIGNED = ["A", "start", "carry", "end", "dA"]
 
 
 @triton.jit
@@ -27,6 +37,17 @@ def _place(width, BLOCK_D: tl.constexpr):
     blocks = tl.cdiv(width, BLOCK_D)
     program = tl.program_id(0)
     return program % blocks, (program // blocks).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+
+
+@triton.jit
+def _row(pointer, step, t, L, n_N, STATES: tl.constexpr, N: tl.constexpr):
+    """B or C of step t [N]. Beyond L that of the last step: what it is multiplied by is 0 there."""
+    at = tl.cast(tl.minimum(t, L - 1), tl.int64) * step
+    if N == STATES:  # noqa: SIM108 - chosen when it is compiled
+        row_N = tl.load(pointer + at + n_N)
+    else:
+        row_N = tl.load(pointer + at + n_N, mask=n_N < STATES, other=0.0)
+    return row_N
 
 
 @triton.jit
@@ -51,8 +72,8 @@ def _step_size(raw, bias, inside, SOFTPLUS: tl.constexpr):
 
 @triton.jit
 def _advance(
-    h_ND, u, delta, B, u_t, delta_t, B_t, t, L, n_N, d_D, has_N, here_D, rate_ND, bias_D,
-    GROUP: tl.constexpr, SOFTPLUS: tl.constexpr,
+    h_ND, u, delta, B, u_t, delta_t, B_t, t, L, n_N, d_D, here_D, rate_ND, bias_D,
+    STATES: tl.constexpr, N: tl.constexpr, GROUP: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """The state a group of steps further on, and the sum of their sizes. Pointers are those of the image's step 0."""
     at = tl.cast(t, tl.int64)
@@ -61,29 +82,29 @@ def _advance(
         inside = here_D & (t + j < L)
         us += (tl.load(u + at * u_t + (j * u_t + d_D), mask=inside, other=0.0),)
         raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
-        Bs += (tl.load(B + at * B_t + (j * B_t + n_N), mask=has_N & (t + j < L), other=0.0),)
+        Bs += (_row(B, B_t, t + j, L, n_N, STATES, N),)
     total_D = bias_D * 0.0
     for j in tl.static_range(GROUP):
         delta_D = _step_size(raws[j], bias_D, here_D & (t + j < L), SOFTPLUS)
-        write_ND = (delta_D * us[j].to(tl.float32))[None, :] * Bs[j].to(tl.float32)[:, None]
+        write_ND = (delta_D * us[j].to(tl.float32))[None, :] * Bs[j][:, None]
         h_ND = tl.exp2(delta_D[None, :] * rate_ND) * h_ND + write_ND
         total_D += delta_D
     return h_ND, total_D
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def forward_kernel(
     u, delta, A, B, C, D, z, bias, y, start, carry,
     u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
-    L, width, states, groups,
-    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, EVERY: tl.constexpr,
+    L, width, groups,
+    STATES: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
     SOFTPLUS: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr,
     KEEP: tl.constexpr, CARRIED: tl.constexpr,
 ):  # fmt: skip
-    """y of the steps of one run, and (KEEP) the state before every EVERY-th group."""
+    """y of the steps of one run, and (KEEP) the state before each group."""
     block, image, run, runs = _place(width, BLOCK_D)
     n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
-    has_N, here_D = n_N < states, d_D < width
+    has_N, here_D = n_N < STATES, d_D < width
     at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
     rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
     bias_D = tl.zeros([BLOCK_D], tl.float32)
@@ -94,31 +115,30 @@ def forward_kernel(
         skip_D = tl.load(D + d_D, mask=here_D, other=0.0)
     u, delta, z = u + image * u_b, delta + image * delta_b, z + image * z_b
     B, C, y = B + image * B_b, C + image * C_b, y + image * L * width
-    start += image * tl.cdiv(L, GROUP * EVERY) * states * width
+    start += image * tl.cdiv(L, GROUP) * STATES * width
     h_ND = tl.zeros([N, BLOCK_D], tl.float32)
     if CARRIED:
-        h_ND = tl.load(carry + (image * runs + run) * states * width + at_ND, mask=inside_ND, other=0.0)
+        h_ND = tl.load(carry + (image * runs + run) * STATES * width + at_ND, mask=inside_ND, other=0.0)
     for group in range(run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))):
         t = group * GROUP
         at = tl.cast(t, tl.int64)
-        if KEEP:  # noqa: SIM102 - one is known when the kernel is compiled, the other is not
-            if group % EVERY == 0:
-                tl.store(start + tl.cast(group // EVERY, tl.int64) * states * width + at_ND, h_ND, mask=inside_ND)
+        if KEEP:
+            tl.store(start + tl.cast(group, tl.int64) * STATES * width + at_ND, h_ND, mask=inside_ND)
         us, raws, zs, Bs, Cs = (), (), (), (), ()
         for j in tl.static_range(GROUP):
-            inside, has = here_D & (t + j < L), has_N & (t + j < L)
+            inside = here_D & (t + j < L)
             us += (tl.load(u + at * u_t + (j * u_t + d_D), mask=inside, other=0.0),)
             raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
             if GATE:
                 zs += (tl.load(z + at * z_t + (j * z_t + d_D), mask=inside, other=0.0),)
-            Bs += (tl.load(B + at * B_t + (j * B_t + n_N), mask=has, other=0.0),)
-            Cs += (tl.load(C + at * C_t + (j * C_t + n_N), mask=has, other=0.0),)
+            Bs += (_row(B, B_t, t + j, L, n_N, STATES, N),)
+            Cs += (_row(C, C_t, t + j, L, n_N, STATES, N),)
         for j in tl.static_range(GROUP):
             inside = here_D & (t + j < L)
             u_D, delta_D = us[j].to(tl.float32), _step_size(raws[j], bias_D, inside, SOFTPLUS)
-            write_ND = (delta_D * u_D)[None, :] * Bs[j].to(tl.float32)[:, None]
+            write_ND = (delta_D * u_D)[None, :] * Bs[j][:, None]
             h_ND = tl.exp2(delta_D[None, :] * rate_ND) * h_ND + write_ND
-            y_D = tl.sum(h_ND * Cs[j].to(tl.float32)[:, None], 0)
+            y_D = tl.sum(h_ND * Cs[j][:, None], 0)
             if SKIP:
                 y_D += skip_D * u_D
             if GATE:
@@ -127,17 +147,18 @@ def forward_kernel(
             tl.store(y + at * width + (j * width + d_D), y_D, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def ends_kernel(
     u, delta, A, B, bias, end, total,
     u_b, u_t, delta_b, delta_t, B_b, B_t,
-    L, width, states, groups,
-    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, SOFTPLUS: tl.constexpr, BIAS: tl.constexpr,
+    L, width, groups,
+    STATES: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
+    SOFTPLUS: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     """The state that each run ends in when it starts from zero, and the sum of its step sizes."""
     block, image, run, runs = _place(width, BLOCK_D)
     n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
-    has_N, here_D = n_N < states, d_D < width
+    has_N, here_D = n_N < STATES, d_D < width
     at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
     rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
     bias_D = tl.zeros([BLOCK_D], tl.float32)
@@ -147,27 +168,27 @@ def ends_kernel(
     h_ND, total_D = tl.zeros([N, BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
     for group in range(run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))):
         h_ND, more_D = _advance(
-            h_ND, u, delta, B, u_t, delta_t, B_t, group * GROUP, L, n_N, d_D, has_N, here_D, rate_ND, bias_D,
-            GROUP, SOFTPLUS,
+            h_ND, u, delta, B, u_t, delta_t, B_t, group * GROUP, L, n_N, d_D, here_D, rate_ND, bias_D,
+            STATES, N, GROUP, SOFTPLUS,
         )  # fmt: skip
         total_D += more_D
     part = (image * runs + run) * width
-    tl.store(end + part * states + at_ND, h_ND, mask=inside_ND)
+    tl.store(end + part * STATES + at_ND, h_ND, mask=inside_ND)
     tl.store(total + part + d_D, total_D, mask=here_D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def adjoint_ends_kernel(
     dy, delta, A, C, z, bias, end, total,
     dy_b, dy_t, delta_b, delta_t, C_b, C_t, z_b, z_t,
-    L, width, states, groups,
-    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
+    L, width, groups,
+    STATES: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     """The adjoint that each run hands to the run before it when it is handed zero, and the sum of its step sizes."""
     block, image, run, runs = _place(width, BLOCK_D)
     n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
-    has_N, here_D = n_N < states, d_D < width
+    has_N, here_D = n_N < STATES, d_D < width
     at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
     rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
     bias_D = tl.zeros([BLOCK_D], tl.float32)
@@ -186,50 +207,51 @@ def adjoint_ends_kernel(
             raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
             if GATE:
                 zs += (tl.load(z + at * z_t + (j * z_t + d_D), mask=inside, other=0.0),)
-            Cs += (tl.load(C + at * C_t + (j * C_t + n_N), mask=has_N & (t + j < L), other=0.0),)
+            Cs += (_row(C, C_t, t + j, L, n_N, STATES, N),)
         for j in tl.static_range(GROUP - 1, -1, -1):
             dy_D, delta_D = dys[j].to(tl.float32), _step_size(raws[j], bias_D, here_D & (t + j < L), SOFTPLUS)
             if GATE:
                 z_D = zs[j].to(tl.float32)
                 dy_D *= z_D * _sigmoid(z_D)
-            g_ND = tl.exp2(delta_D[None, :] * rate_ND) * (dy_D[None, :] * Cs[j].to(tl.float32)[:, None] + g_ND)
+            g_ND = tl.exp2(delta_D[None, :] * rate_ND) * (dy_D[None, :] * Cs[j][:, None] + g_ND)
             total_D += delta_D
     part = (image * runs + run) * width
-    tl.store(end + part * states + at_ND, g_ND, mask=inside_ND)
+    tl.store(end + part * STATES + at_ND, g_ND, mask=inside_ND)
     tl.store(total + part + d_D, total_D, mask=here_D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def carry_kernel(
-    end, total, A, width, states, runs, N: tl.constexpr, BLOCK_D: tl.constexpr, REVERSED: tl.constexpr
+    end, total, A, width, runs, STATES: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, REVERSED: tl.constexpr
 ):  # fmt: skip
     """Turn what runs hand on when they get zero into what each run gets, in place."""
     block, image, _, _ = _place(width, BLOCK_D)
     n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
-    at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], (n_N < states)[:, None] & (d_D < width)[None, :]
+    at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], (n_N < STATES)[:, None] & (d_D < width)[None, :]
     rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
     carry_ND = tl.zeros([N, BLOCK_D], tl.float32)
     for k in range(runs):
         part = (image * runs + (runs - 1 - k if REVERSED else k)) * width
         total_D = tl.load(total + part + d_D, mask=d_D < width, other=0.0)
-        end_ND = tl.load(end + part * states + at_ND, mask=inside_ND, other=0.0)
-        tl.store(end + part * states + at_ND, carry_ND, mask=inside_ND)
+        end_ND = tl.load(end + part * STATES + at_ND, mask=inside_ND, other=0.0)
+        tl.store(end + part * STATES + at_ND, carry_ND, mask=inside_ND)
         carry_ND = tl.exp2(total_D[None, :] * rate_ND) * carry_ND + end_ND
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def backward_kernel(
     dy, u, delta, A, B, C, D, z, bias, start, carry,
     du, ddelta, dz, dA, dB, dC, dD, dbias,
     dy_b, dy_t, u_b, u_t, delta_b, delta_t, B_b, B_t, C_b, C_t, z_b, z_t,
-    L, width, states, groups,
-    N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, EVERY: tl.constexpr,
+    L, width, groups,
+    STATES: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, EVERY: tl.constexpr,
     SOFTPLUS: tl.constexpr, SKIP: tl.constexpr, GATE: tl.constexpr, BIAS: tl.constexpr, CARRIED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """All gradients of one run, last group first. Of those that are sums over programs, each writes its own part."""
     block, image, run, runs = _place(width, BLOCK_D)
     n_N, d_D = tl.arange(0, N), block * BLOCK_D + tl.arange(0, BLOCK_D)
-    has_N, here_D = n_N < states, d_D < width
+    has_N, here_D = n_N < STATES, d_D < width
     at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], has_N[:, None] & here_D[None, :]
     rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
     bias_D = tl.zeros([BLOCK_D], tl.float32)
@@ -241,45 +263,46 @@ def backward_kernel(
     dy, u, delta, z = dy + image * dy_b, u + image * u_b, delta + image * delta_b, z + image * z_b
     B, C = B + image * B_b, C + image * C_b
     du, ddelta, dz = du + image * L * width, ddelta + image * L * width, dz + image * L * width
-    row = (image * tl.cdiv(width, BLOCK_D) + block) * L * states
+    row = (image * tl.cdiv(width, BLOCK_D) + block) * L * STATES
     dB, dC = dB + row, dC + row
-    start += image * tl.cdiv(L, GROUP * EVERY) * states * width
+    start += image * tl.cdiv(L, GROUP * EVERY) * STATES * width
     part = (image * runs + run) * width
     carry_ND, dA_ND = tl.zeros([N, BLOCK_D], tl.float32), tl.zeros([N, BLOCK_D], tl.float32)
     if CARRIED:
-        carry_ND = tl.load(carry + part * states + at_ND, mask=inside_ND, other=0.0)
+        carry_ND = tl.load(carry + part * STATES + at_ND, mask=inside_ND, other=0.0)
+    column_G = tl.arange(0, COLUMNS)
     dD_D, dbias_D = tl.zeros([BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
     first, beyond = run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))
     for back in range(beyond - first):
         group = beyond - 1 - back
         t = group * GROUP
         at = tl.cast(t, tl.int64)
-        us, raws, dys, zs, Bs, Cs = (), (), (), (), (), ()
+        us, raws, dys, zs = (), (), (), ()
         for j in tl.static_range(GROUP):
-            inside, has = here_D & (t + j < L), has_N & (t + j < L)
+            inside = here_D & (t + j < L)
             us += (tl.load(u + at * u_t + (j * u_t + d_D), mask=inside, other=0.0),)
             raws += (tl.load(delta + at * delta_t + (j * delta_t + d_D), mask=inside, other=0.0),)
             dys += (tl.load(dy + at * dy_t + (j * dy_t + d_D), mask=inside, other=0.0),)
             if GATE:
                 zs += (tl.load(z + at * z_t + (j * z_t + d_D), mask=inside, other=0.0),)
-            Bs += (tl.load(B + at * B_t + (j * B_t + n_N), mask=has, other=0.0),)
-            Cs += (tl.load(C + at * C_t + (j * C_t + n_N), mask=has, other=0.0),)
         kept = group // EVERY
-        h_ND = tl.load(start + tl.cast(kept, tl.int64) * states * width + at_ND, mask=inside_ND, other=0.0)
+        h_ND = tl.load(start + tl.cast(kept, tl.int64) * STATES * width + at_ND, mask=inside_ND, other=0.0)
         for between in range(kept * EVERY, group):
             h_ND, _ = _advance(
-                h_ND, u, delta, B, u_t, delta_t, B_t, between * GROUP, L, n_N, d_D, has_N, here_D, rate_ND, bias_D,
-                GROUP, SOFTPLUS,
+                h_ND, u, delta, B, u_t, delta_t, B_t, between * GROUP, L, n_N, d_D, here_D, rate_ND, bias_D,
+                STATES, N, GROUP, SOFTPLUS,
             )  # fmt: skip
         hs, decays, deltas, gated = (h_ND,), (), (), ()
         for j in tl.static_range(GROUP):
             inside = here_D & (t + j < L)
+            B_N = _row(B, B_t, t + j, L, n_N, STATES, N)
             u_D, dy_D = us[j].to(tl.float32), dys[j].to(tl.float32)
             delta_D = _step_size(raws[j], bias_D, inside, SOFTPLUS)
             decay_ND = tl.exp2(delta_D[None, :] * rate_ND)
-            h_ND = decay_ND * h_ND + (delta_D * u_D)[None, :] * Bs[j].to(tl.float32)[:, None]
+            h_ND = decay_ND * h_ND + (delta_D * u_D)[None, :] * B_N[:, None]
             if GATE:
-                y_D = tl.sum(h_ND * Cs[j].to(tl.float32)[:, None], 0)
+                C_N = _row(C, C_t, t + j, L, n_N, STATES, N)
+                y_D = tl.sum(h_ND * C_N[:, None], 0)
                 if SKIP:
                     y_D += skip_D * u_D
                 z_D = zs[j].to(tl.float32)
@@ -291,13 +314,22 @@ def backward_kernel(
             decays += (decay_ND,)
             deltas += (delta_D,)
             gated += (dy_D,)
+        dB_NG, dC_NG = tl.zeros([N, COLUMNS], tl.float32), tl.zeros([N, COLUMNS], tl.float32)
         for j in tl.static_range(GROUP - 1, -1, -1):
-            inside, has = here_D & (t + j < L), has_N & (t + j < L)
+            inside = here_D & (t + j < L)
             u_D, delta_D, dy_D = us[j].to(tl.float32), deltas[j], gated[j]
-            g_ND = dy_D[None, :] * Cs[j].to(tl.float32)[:, None] + carry_ND
-            tl.store(dC + at * states + (j * states + n_N), tl.sum(dy_D[None, :] * hs[j + 1], 1), mask=has)
-            tl.store(dB + at * states + (j * states + n_N), tl.sum((delta_D * u_D)[None, :] * g_ND, 1), mask=has)
-            dwrite_D = tl.sum(g_ND * Bs[j].to(tl.float32)[:, None], 0)
+            B_N = _row(B, B_t, t + j, L, n_N, STATES, N)
+            C_N = _row(C, C_t, t + j, L, n_N, STATES, N)
+            g_ND = dy_D[None, :] * C_N[:, None] + carry_ND
+            if N >= 16:
+                column_DG = (column_G[None, :] == j).to(tl.float32) + tl.zeros([BLOCK_D, 1], tl.float32)
+                dC_NG = tl.dot(dy_D[None, :] * hs[j + 1], column_DG, dC_NG, input_precision=PRECISION)
+                dB_NG = tl.dot((delta_D * u_D)[None, :] * g_ND, column_DG, dB_NG, input_precision=PRECISION)
+            else:
+                has = has_N & (t + j < L)
+                tl.store(dC + at * STATES + (j * STATES + n_N), tl.sum(dy_D[None, :] * hs[j + 1], 1), mask=has)
+                tl.store(dB + at * STATES + (j * STATES + n_N), tl.sum((delta_D * u_D)[None, :] * g_ND, 1), mask=has)
+            dwrite_D = tl.sum(g_ND * B_N[:, None], 0)
             carry_ND = decays[j] * g_ND
             dexponent_ND = carry_ND * hs[j]
             dA_ND += delta_D[None, :] * dexponent_ND
@@ -312,7 +344,12 @@ def backward_kernel(
                 dbias_D += tl.where(inside, ddelta_D, 0.0)
             tl.store(du + at * width + (j * width + d_D), du_D, mask=inside)
             tl.store(ddelta + at * width + (j * width + d_D), ddelta_D, mask=inside)
-    tl.store(dA + part * states + at_ND, dA_ND, mask=inside_ND)
+        if N >= 16:
+            at_NG = (n_N[:, None] + column_G[None, :] * STATES) + at * STATES
+            inside_NG = has_N[:, None] & (column_G[None, :] < tl.minimum(GROUP, L - t))
+            tl.store(dC + at_NG, dC_NG, mask=inside_NG)
+            tl.store(dB + at_NG, dB_NG, mask=inside_NG)
+    tl.store(dA + part * STATES + at_ND, dA_ND, mask=inside_ND)
     if SKIP:
         tl.store(dD + part + d_D, dD_D, mask=here_D)
     if BIAS:

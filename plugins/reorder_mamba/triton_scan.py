@@ -26,11 +26,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-GROUP = 4
-"""Steps that a kernel unrolls. The backward pass holds states and decays of so many steps in registers."""
+GROUP = 2
+"""Steps that the backward pass unrolls: it holds so many states and decays of each channel in registers."""
 
 EVERY = 2
-"""One state in so many groups is kept for the backward pass; it walks the groups between once more."""
+"""One state in so many groups is kept for the backward pass, which walks the groups between once more. The passes that
+need fewer registers unroll all the steps from one kept state to the next."""
+
+REGISTERS = 168
+"""Of a thread in the backward pass: with so many, 12 warps fit a multiprocessor instead of 8."""
+
+_CHANNELS = 32
+"""Of one program: a warp's lanes lie along the channels, and every lane holds all the states of its channel."""
 
 _LEAST_STEPS = 64
 """A run shorter than this is not worth its share of the passes before."""
@@ -41,29 +48,30 @@ _FULL, _SPARSE = 8, 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a shape is cut into programs; a program is one warp, so that sums over states never leave it."""
+    """How a shape is cut into programs."""
 
-    channels: int
-    """of one program"""
     states: int
     """N, rounded up to a power of two"""
+    warps: int
+    """of a program: 1 up to N = 16, so that no sum over states leaves a lane"""
+    blocks: int
+    """of channels"""
     runs: int
     """pieces of the sequence"""
-    groups: int
-    """of GROUP steps, in one run"""
+    spans: int
+    """of GROUP × EVERY steps, in one run"""
 
 
 def plan(B: int, L: int, D: int, N: int, processors: int) -> Plan:
     """The plan for a shape on a device of so many multiprocessors. A table, not a trial: the same shape runs alike."""
     states = 1 << (N - 1).bit_length()
-    channels = max(8, min(32, 512 // states))
-    programs = B * -(-D // channels)
-    groups = -(-L // GROUP)
+    blocks = -(-D // _CHANNELS)
     runs = 1
-    if programs < _SPARSE * processors:
-        runs = max(1, min(-(-_FULL * processors // programs), L // _LEAST_STEPS))
-    in_run = -(-groups // (runs * EVERY)) * EVERY
-    return Plan(channels, states, -(-groups // in_run), in_run)
+    if B * blocks < _SPARSE * processors:
+        runs = max(1, min(-(-_FULL * processors // (B * blocks)), L // _LEAST_STEPS))
+    all_spans = _kept(L)
+    spans = -(-all_spans // runs)
+    return Plan(states, min(8, max(1, states // 16)), blocks, -(-all_spans // spans), spans)
 
 
 @cache
@@ -110,39 +118,34 @@ def triton_scan(
     softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y [B, L, D] in u's dtype, and (`keep`, for the backward pass) the state before each 8th step [B, K, N, D].
+    """y [B, L, D] in u's dtype, and (`keep`, for the backward pass) one state in GROUP × EVERY steps [B, K, N, D].
 
     A, D and the bias in float32, A contiguous. An operator of its own, so that torch.compile takes it as one node.
     """
     kernels = import_module("reorder_mamba.triton_kernels")
     B, L, D, N = *u_BLD.shape, A_ND.shape[0]
-    u_BLD, delta_BLD, B_BLN, C_BLN = (_rows(tensor) for tensor in (u_BLD, delta_BLD, B_BLN, C_BLN))
-    z = u_BLD if z_BLD is None else _rows(z_BLD)  # a pointer must be given, though it is not followed
     y_BLD = torch.empty(B, L, D, dtype=u_BLD.dtype, device=u_BLD.device)
     start_BKND = A_ND.new_empty(B, _kept(L) if keep else 0, N, D)
     if y_BLD.numel() == 0:
         return y_BLD, start_BKND
+    u, delta, B_, C = _rows(u_BLD), _rows(delta_BLD), _wide(B_BLN), _wide(C_BLN)
+    z, D_, bias = u if z_BLD is None else _rows(z_BLD), _or(D_D, A_ND), _or(bias_D, A_ND)
     cut = plan(B, L, D, N, _processors(u_BLD.device))
-    sizes = (L, D, N, cut.groups)
-    options = {"N": cut.states, "BLOCK_D": cut.channels, "GROUP": GROUP, "num_warps": 1}
-    bias = {"SOFTPLUS": softplus, "BIAS": bias_D is not None}
-    bias_D, D_D, skip = (A_ND if bias_D is None else bias_D), (A_ND if D_D is None else D_D), D_D is not None
-    blocks = -(-D // cut.channels)
+    grid, sizes = (B * cut.blocks, cut.runs), (L, D, cut.spans)
+    options = _options(cut, N) | {"GROUP": GROUP * EVERY, "SOFTPLUS": softplus, "BIAS": bias_D is not None}
     carry_BRND = A_ND
     with _on(u_BLD.device):
         if cut.runs > 1:
             carry_BRND, total_BRD = A_ND.new_empty(B, cut.runs, N, D), A_ND.new_empty(B, cut.runs, D)
-            kernels.ends_kernel[B * blocks, cut.runs](
-                u_BLD, delta_BLD, A_ND, B_BLN, bias_D, carry_BRND, total_BRD,
-                *_strides(u_BLD, delta_BLD, B_BLN), *sizes, **options, **bias,
-            )  # fmt: skip
-            kernels.carry_kernel[B * blocks, 1](
-                carry_BRND, total_BRD, A_ND, D, N, cut.runs, cut.states, cut.channels, REVERSED=False, num_warps=1
+            strides = _strides(u, delta, B_)
+            kernels.ends_kernel[grid](u, delta, A_ND, B_, bias, carry_BRND, total_BRD, *strides, *sizes, **options)
+            kernels.carry_kernel[grid[0], 1](
+                carry_BRND, total_BRD, A_ND, D, cut.runs, **_options(cut, N), REVERSED=False
             )
-        kernels.forward_kernel[B * blocks, cut.runs](
-            u_BLD, delta_BLD, A_ND, B_BLN, C_BLN, D_D, z, bias_D, y_BLD, start_BKND, carry_BRND,
-            *_strides(u_BLD, delta_BLD, B_BLN, C_BLN, z), *sizes,
-            EVERY=EVERY, SKIP=skip, GATE=z_BLD is not None, KEEP=keep, CARRIED=cut.runs > 1, **options, **bias,
+        kernels.forward_kernel[grid](
+            u, delta, A_ND, B_, C, D_, z, bias, y_BLD, start_BKND, carry_BRND,
+            *_strides(u, delta, B_, C, z), *sizes, **options,
+            SKIP=D_D is not None, GATE=z_BLD is not None, KEEP=keep, CARRIED=cut.runs > 1,
         )  # fmt: skip
     return y_BLD, start_BKND
 
@@ -165,41 +168,40 @@ def triton_scan_backward(
     start_BKND: Tensor,
     softplus: bool,
 ) -> Sequence[Tensor]:
-    """Gradients of u, delta, A, B, C, D, z and the bias from that of y, each in its input's dtype; empty for None."""
+    """Gradients of u, delta, A, B, C, D, z and the bias from that of y, each in its input's dtype; empty for None.
+
+    What is summed over channels (dB, dC) is summed on tensor cores: as tf32, which rounds finer than the results
+    where they are in half precision, else as three tf32 products for each float32 one.
+    """
     kernels = import_module("reorder_mamba.triton_kernels")
     gradients = _empty_gradients(u_BLD, delta_BLD, A_ND, B_BLN, C_BLN, D_D, z_BLD, bias_D)
-    if u_BLD.numel() == 0:
+    du, ddelta, _, _, _, _, dz, _ = gradients
+    if du.numel() == 0:
         return [gradient.zero_() for gradient in gradients]
-    du_BLD, ddelta_BLD, _, _, _, _, dz_BLD, _ = gradients
     B, L, D, N = *u_BLD.shape, A_ND.shape[0]
-    dy_BLD, u_BLD, delta_BLD, B_BLN, C_BLN = (_rows(tensor) for tensor in (dy_BLD, u_BLD, delta_BLD, B_BLN, C_BLN))
-    z = u_BLD if z_BLD is None else _rows(z_BLD)
+    dy, u, delta, B_, C = _rows(dy_BLD), _rows(u_BLD), _rows(delta_BLD), _wide(B_BLN), _wide(C_BLN)
+    z, D_, bias = u if z_BLD is None else _rows(z_BLD), _or(D_D, A_ND), _or(bias_D, A_ND)
     cut = plan(B, L, D, N, _processors(u_BLD.device))
-    blocks = -(-D // cut.channels)
-    sizes = (L, D, N, cut.groups)
-    options = {"N": cut.states, "BLOCK_D": cut.channels, "GROUP": GROUP, "num_warps": 1, "SOFTPLUS": softplus}
-    flags = {"BIAS": bias_D is not None, "GATE": z_BLD is not None}
-    skip = A_ND if D_D is None else D_D
-    bias = A_ND if bias_D is None else bias_D
-    dBC_2BJLN = A_ND.new_empty(2, B, blocks, L, N)
-    dA_BRND = A_ND.new_empty(B, cut.runs, N, D)
-    dD_BRD, dbias_BRD = A_ND.new_empty(2, B, cut.runs, D)
+    grid = (B * cut.blocks, cut.runs)
+    options = _options(cut, N) | {"SOFTPLUS": softplus, "GATE": z_BLD is not None, "BIAS": bias_D is not None}
+    dBC_2BJLN = A_ND.new_empty(2, B, cut.blocks, L, N)
+    dA_BRND, dD_BRD, dbias_BRD = A_ND.new_empty(B, cut.runs, N, D), *A_ND.new_empty(2, B, cut.runs, D)
     carry_BRND = A_ND
     with _on(u_BLD.device):
         if cut.runs > 1:
             carry_BRND, total_BRD = torch.empty_like(dA_BRND), torch.empty_like(dD_BRD)
-            kernels.adjoint_ends_kernel[B * blocks, cut.runs](
-                dy_BLD, delta_BLD, A_ND, C_BLN, z, bias, carry_BRND, total_BRD,
-                *_strides(dy_BLD, delta_BLD, C_BLN, z), *sizes, **options, **flags,
+            kernels.adjoint_ends_kernel[grid](
+                dy, delta, A_ND, C, z, bias, carry_BRND, total_BRD,
+                *_strides(dy, delta, C, z), L, D, cut.spans, **options, GROUP=GROUP * EVERY,
             )  # fmt: skip
-            kernels.carry_kernel[B * blocks, 1](
-                carry_BRND, total_BRD, A_ND, D, N, cut.runs, cut.states, cut.channels, REVERSED=True, num_warps=1
+            kernels.carry_kernel[grid[0], 1](
+                carry_BRND, total_BRD, A_ND, D, cut.runs, **_options(cut, N), REVERSED=True
             )
-        kernels.backward_kernel[B * blocks, cut.runs](
-            dy_BLD, u_BLD, delta_BLD, A_ND, B_BLN, C_BLN, skip, z, bias, start_BKND, carry_BRND,
-            du_BLD, ddelta_BLD, dz_BLD, dA_BRND, dBC_2BJLN[0], dBC_2BJLN[1], dD_BRD, dbias_BRD,
-            *_strides(dy_BLD, u_BLD, delta_BLD, B_BLN, C_BLN, z), *sizes,
-            EVERY=EVERY, SKIP=D_D is not None, CARRIED=cut.runs > 1, **options, **flags,
+        kernels.backward_kernel[grid](
+            dy, u, delta, A_ND, B_, C, D_, z, bias, start_BKND, carry_BRND,
+            du, ddelta, dz, dA_BRND, dBC_2BJLN[0], dBC_2BJLN[1], dD_BRD, dbias_BRD,
+            *_strides(dy, u, delta, B_, C, z), L, D, cut.spans * EVERY, **options, GROUP=GROUP, EVERY=EVERY,
+            SKIP=D_D is not None, CARRIED=cut.runs > 1, PRECISION=_precision(B_BLN, C_BLN), **_registers(u_BLD.device),
         )  # fmt: skip
     dB_BLN, dC_BLN = dBC_2BJLN.sum(2)
     gradients[2] = dA_BRND.sum((0, 1))
@@ -228,6 +230,29 @@ def _kept(L: int) -> int:
 def _rows(tensor: Tensor) -> Tensor:
     """The tensor itself where its innermost stride is 1, as a slice of a projection has it; else a copy."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def _wide(tensor_BLN: Tensor) -> Tensor:
+    """B or C as the kernels read them. They are read by every channel, so they are widened once, not there."""
+    return tensor_BLN.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """Some pointer for an input that is not given; it is not followed."""
+    return other if tensor is None else tensor
+
+
+def _options(cut: Plan, N: int) -> dict[str, Any]:
+    return {"STATES": N, "N": cut.states, "BLOCK_D": _CHANNELS, "num_warps": cut.warps}
+
+
+def _precision(B_BLN: Tensor, C_BLN: Tensor) -> str:
+    return "tf32x3" if torch.float32 in (B_BLN.dtype, C_BLN.dtype) else "tf32"
+
+
+def _registers(device: torch.device) -> dict[str, int]:
+    """An option of NVIDIA's compiler alone."""
+    return {"maxnreg": REGISTERS} if device.type == "cuda" and torch.version.hip is None else {}
 
 
 def _strides(*tensors: Tensor) -> list[int]:

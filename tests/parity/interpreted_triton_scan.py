@@ -10,8 +10,9 @@ import torch
 from reorder_mamba import triton_scan as module
 from reorder_mamba.reference import selective_scan_reference
 from reorder_mamba.selective_scan import check_backend, selective_scan
-from reorder_mamba.triton_scan import GROUP, Plan, triton_scan, triton_scan_backward, why_not_triton
+from reorder_mamba.triton_scan import EVERY, GROUP, Plan, triton_scan, triton_scan_backward, why_not_triton
 
+SPAN = GROUP * EVERY
 EVERYTHING = ("D_D", "z_BLD", "delta_bias_D")
 
 
@@ -58,7 +59,7 @@ def assert_equals_the_twin(values, share=2e-6, **options):
         assert difference <= share * twin.abs().max() + 1e-6, f"{name}: off by {difference}"
 
 
-@pytest.mark.parametrize("L", [1, GROUP, 2 * GROUP + 1])
+@pytest.mark.parametrize("L", [1, SPAN, 2 * SPAN + 1])
 def test_any_length(L):
     assert_equals_the_twin(inputs(1, L, 3, 4), delta_softplus=True)
 
@@ -67,22 +68,24 @@ def test_any_length(L):
     ("given", "softplus"), [((), False), (("z_BLD",), True), (("D_D", "delta_bias_D"), False), (("D_D",), True)]
 )
 def test_with_and_without_skip_gate_bias_and_softplus(given, softplus):
-    assert_equals_the_twin(inputs(1, GROUP + 1, 3, 2, given), delta_softplus=softplus)
+    assert_equals_the_twin(inputs(1, SPAN + 1, 3, 2, given), delta_softplus=softplus)
 
 
 def test_channels_that_fill_no_block_and_states_that_are_no_power_of_two():
     assert_equals_the_twin(inputs(2, 3, 37, 5), delta_softplus=True)
 
 
-def test_many_states():
-    assert_equals_the_twin(inputs(1, 3, 9, 40), delta_softplus=True)
+@pytest.mark.parametrize("N", [16, 40])
+def test_many_states(N):
+    """From 16 on, sums over channels are matrix products."""
+    assert_equals_the_twin(inputs(1, 3, 9, N), delta_softplus=True)
 
 
 @pytest.mark.parametrize("gate", [True, False])
 def test_a_sequence_cut_into_runs(monkeypatch, gate):
     """Three runs, the last one short: states go forward across the cuts, adjoints back."""
-    monkeypatch.setattr(module, "plan", lambda B, L, D, N, processors: Plan(8, 4, 3, 2))
-    values = inputs(1, 5 * GROUP - 1, 3, 3, EVERYTHING if gate else ())
+    monkeypatch.setattr(module, "plan", lambda *_: Plan(states=4, warps=1, blocks=1, runs=3, spans=2))
+    values = inputs(1, 5 * SPAN - 1, 3, 3, EVERYTHING if gate else ())
     values["delta_BLD"] = values["delta_BLD"].abs()
     assert_equals_the_twin(values, delta_softplus=gate)
 
@@ -139,7 +142,7 @@ def test_states_are_kept_only_for_a_backward_pass():
     kept = triton_scan(*arguments, values["C_BLN"], None, None, None, True, True)
     none = triton_scan(*arguments, values["C_BLN"], None, None, None, True, False)
     assert torch.equal(kept[0], none[0])
-    assert kept[1].shape == (1, 2, 2, 3)
+    assert kept[1].shape == (1, -(-9 // SPAN), 2, 3)
     assert none[1].numel() == 0
 
 

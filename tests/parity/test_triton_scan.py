@@ -54,14 +54,14 @@ sizes = st.integers(1, 5000)
 
 
 @given(B=st.integers(1, 300), L=st.integers(1, 40_000), D=sizes, N=st.integers(1, 256), processors=st.integers(1, 200))
-def test_a_plan_covers_the_sequence_with_runs_of_whole_kept_groups(B, L, D, N, processors):
+def test_a_plan_covers_the_sequence_and_no_run_is_empty(B, L, D, N, processors):
     cut = plan(B, L, D, N, processors)
-    groups = -(-L // GROUP)
-    assert (cut.runs - 1) * cut.groups < groups <= cut.runs * cut.groups
-    assert cut.groups % EVERY == 0
+    spans = -(-L // (GROUP * EVERY))
+    assert (cut.runs - 1) * cut.spans < spans <= cut.runs * cut.spans
     assert cut.states >= N
     assert cut.states & (cut.states - 1) == 0
-    assert 8 <= cut.channels <= 32
+    assert cut.warps & (cut.warps - 1) == 0
+    assert GROUP <= 8
 
 
 @pytest.mark.parametrize(
