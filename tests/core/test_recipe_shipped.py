@@ -33,7 +33,10 @@ def test_there_are_the_recipes_that_the_documentation_names():
     assert {"smoke", "mamba_reinforce", "digits"} <= names
     paper = {path.stem for path in RECIPES if path.parent.name == "paper"}
     assert paper == {
-        f"{m}_{d}_{k}" for m in ("vit", "mamba") for d in ("imagenet", "fmow") for k in ("fixed", "reorder")
+        f"{m}_{d}_{k}"
+        for m in ("vit", "mamba", "txl", "longformer")
+        for d in ("imagenet", "fmow")
+        for k in ("fixed", "reorder")
     }
 
 
@@ -99,8 +102,12 @@ def test_the_paper_s_numbers():
                 == {
                     ("vit", 1000): 896,
                     ("vit", 62): 448,
-                    ("mamba", 1000): 640,
-                    ("mamba", 62): 320,
+                    ("arm", 1000): 640,
+                    ("arm", 62): 320,
+                    ("transformer_xl", 1000): 640,
+                    ("transformer_xl", 62): 320,
+                    ("longformer", 1000): 576,
+                    ("longformer", 62): 288,
                 }[recipe.backbone.name, recipe.facts.data.classes]
             )
             assert (training.optimizer.lr, training.optimizer.weight_decay, training.optimizer.clip) == (1e-4, 0.03, 5)
@@ -108,7 +115,9 @@ def test_the_paper_s_numbers():
             assert (recipe.policy is None) == path.stem.endswith("fixed")
             if recipe.policy is not None:
                 assert (training.phases.warm_up, training.phases.learn) == (15, 30)
-                assert (recipe.policy.settings.faithful, recipe.policy.settings.learning_rate) == ("paper", 1e-5)
+                rate = 1e-4 if recipe.backbone.name == "transformer_xl" else 1e-5
+                assert (recipe.policy.settings.faithful, recipe.policy.settings.learning_rate) == ("paper", rate)
+            assert (recipe.backbone.settings.width, recipe.backbone.settings.depth) == (768, 12)
 
 
 def test_a_missing_data_folder_is_found_before_the_run_starts(tmp_path, capsys):
