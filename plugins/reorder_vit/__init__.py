@@ -1,1 +1,1 @@
-"""Vision transformer: full attention, which does not care about the order; built of timm's own blocks."""
+"""Vision transformers: full attention, which does not care about the order; our own, and any of timm's by name."""

@@ -1,97 +1,77 @@
-"""The vision transformer: timm's own blocks with full attention. It adds no positions, so the order can not matter.
+"""The vision transformer: pre-norm blocks with full attention. It adds no positions, so the order can not matter.
 
-B images, N patches or slots, L tokens (patches and class token), D width.
+B images, L tokens (patches and class token), D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterable
 
-import torch
-from timm.models.vision_transformer import Block
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
-from reorder_core import Context, Features, Layout, Level, UsageError
+from reorder_core import Context, Layout, SequenceModel, load_weights, seeded
+from reorder_core.sequence import initialise
+from reorder_vit.attention import FullAttention, Plan
 from reorder_vit.settings import VitSettings
 
-Between = Callable[[int, Tensor, Layout], tuple[Tensor, Layout]]
+# What timm's VisionTransformer has besides: here patch embedding and positions are the model's, and heads the task's.
+_NOT_OURS = ("patch_embed.", "pos_embed", "head.")
 
 
-class VitBackbone(nn.Module):
-    """See `VitSettings`. Names of parameters follow timm's VisionTransformer: `cls_token`, `blocks.0.…`, `norm`.
+class VitBlock(nn.Module):
+    """`x + attn(norm1(x))`, then `x + mlp(norm2(x))`, with the parameter names of timm's Block."""
 
-    `between(k, tokens_BND, layout)`, where it is set, is called after each block with the patches alone.
+    def __init__(self, settings: VitSettings, context: Context, drop_path: float) -> None:
+        super().__init__()
+        width = settings.width
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = FullAttention(settings, context, settings.dropout)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6) if settings.mlp_ratio else None
+        self.mlp = Mlp(width, int(width * settings.mlp_ratio), drop=settings.dropout) if settings.mlp_ratio else None
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, tokens_BLD: Tensor, plan: Plan) -> Tensor:
+        tokens_BLD = tokens_BLD + self.drop_path1(self.attn(self.norm1(tokens_BLD), plan))
+        if self.norm2 is not None and self.mlp is not None:
+            tokens_BLD = tokens_BLD + self.drop_path2(self.mlp(self.norm2(tokens_BLD)))
+        return tokens_BLD
+
+
+class VitBackbone(SequenceModel):
+    """See `VitSettings`. Names of parameters follow timm's VisionTransformer: `cls_token`, `blocks.0.attn.qkv`, `norm`.
+
+    A file of weights may be one of timm's: its patch embedding, positions and head are left out.
     """
 
-    orders = 1
-    order_sensitive = False
-    attention = "full"
-
     def __init__(self, settings: VitSettings, context: Context) -> None:
-        super().__init__()
-        if settings.width % settings.heads:
-            raise UsageError(f"a width of {settings.width} is not divisible by {settings.heads} heads: change one")
-        self.settings = settings
-        self.width = settings.width
-        self.between: Between | None = None
-        seeded = nullcontext() if context.generator is None else torch.random.fork_rng(devices=[])
-        with seeded:
-            if context.generator is not None:
-                torch.manual_seed(int(torch.randint(2**62, (1,), generator=context.generator)))
-            self.blocks = nn.ModuleList(_block(settings, k) for k in range(settings.depth))
+        super().__init__(settings, context)
+        self.order_sensitive = settings.readout == "last"
+        inner = context.changed(width=settings.width)
+        with seeded(context.generator):
+            rates = [settings.drop_path * k / max(1, settings.depth - 1) for k in range(settings.depth)]
+            self.blocks = nn.ModuleList(VitBlock(settings, inner, rate) for rate in rates)
             self.norm = nn.LayerNorm(settings.width, eps=1e-6)
-            if settings.readout == "class":
-                self.cls_token = nn.Parameter(torch.empty(1, 1, settings.width).normal_(std=1e-6))
-            self.apply(_initialise)
+            self.make_class_token(std=1e-6)
+            initialise(self)
+        if settings.readout == "class":
+            # It decays, as it always has in this room: the published settings were written with it.
+            self.cls_token._no_weight_decay = False  # type: ignore[attr-defined]
+        if settings.weights is not None:
+            load_weights(self, settings.weights, self._own_name)
 
-    def forward(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...]) -> Features:
-        """tokens_BND in reading order, positions added; the summary is the class token's or the patches' mean."""
-        layout = layout[0] if isinstance(layout, tuple) else layout
-        first = 1 if self.settings.readout == "class" else 0
-        tokens_BLD = tokens_BND
-        if first:
-            tokens_BLD = torch.cat([self.cls_token.to(tokens_BND.dtype).expand(len(tokens_BND), -1, -1), tokens_BND], 1)
-        for k, block in enumerate(self.blocks):
-            mask = _mask(layout.valid_BN, first)
-            tokens_BLD = block(tokens_BLD) if mask is None else block(tokens_BLD, attn_mask=mask)
-            if self.between is not None:
-                tokens_BND, layout = self.between(k, tokens_BLD[:, first:], layout)
-                tokens_BLD = torch.cat([tokens_BLD[:, :first], tokens_BND], dim=1)
-        tokens_BLD = self.norm(tokens_BLD)
-        tokens_BND = tokens_BLD[:, first:]
-        summary_BD = tokens_BLD[:, 0] if first else _mean(tokens_BND, layout.valid_BN)
-        return Features((Level(tokens_BND, layout),), summary_BD)
+    def blocks_in_order(self) -> Iterable[nn.Module]:
+        return self.blocks
 
+    def final_norm(self, tokens_BLD: Tensor) -> Tensor:
+        normed: Tensor = self.norm(tokens_BLD)
+        return normed
 
-def _block(settings: VitSettings, k: int) -> Block:
-    return Block(
-        settings.width,
-        settings.heads,
-        settings.mlp_ratio,
-        qkv_bias=True,
-        proj_drop=settings.dropout,
-        drop_path=settings.drop_path * k / max(1, settings.depth - 1),
-    )
+    def plan(self, layout: Layout) -> Plan:  # type: ignore[override]
+        return self.blocks[0].attn.plan(layout)  # type: ignore[no-any-return, operator, union-attr]
 
-
-def _initialise(module: nn.Module) -> None:
-    """timm's rule for a ViT's linear layers: truncated normal weights, zero biases."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _mask(valid_BN: Tensor | None, first: int) -> Tensor | None:
-    """True where a token may be looked at, [B, 1, 1, L]; None where nothing is padding."""
-    if valid_BN is None:
-        return None
-    return torch.cat([valid_BN.new_ones(len(valid_BN), first), valid_BN], dim=1)[:, None, None, :]
-
-
-def _mean(tokens_BND: Tensor, valid_BN: Tensor | None) -> Tensor:
-    if valid_BN is None:
-        return tokens_BND.mean(dim=1)
-    weight_BN1 = valid_BN.to(tokens_BND.dtype).unsqueeze(-1)
-    return (tokens_BND * weight_BN1).sum(dim=1) / weight_BN1.sum(dim=1).clamp(min=1)
+    def _own_name(self, name: str) -> str | None:
+        dropped = name.startswith(_NOT_OURS) or (name == "cls_token" and self.settings.readout != "class")
+        return None if dropped else name
