@@ -34,61 +34,44 @@ def segment_attention(
         A_ij = (q_i + u)·k_j + (q_i + v)·r_{i-j}        (the four terms of section 3.3), divided by sqrt(E).
     """
     B, L, H, E = query_BLHE.shape
-    cells = H * B * segments.count
-    query_HBSTE = _segments(query_BLHE * E**-0.5, segments)
-    key_XKE, value_XKE = (
-        _with_memory(own, memory, segments).reshape(cells, segments.keys, E)
+    S, T, K, scale = segments.count, segments.size, segments.keys, E**-0.5
+    query_HBSTE = _segments(query_BLHE * scale, segments)
+    mask = None if bias is None else bias.to(query_BLHE.dtype).expand(B, S, T, K).reshape(1, B * S, T, K)
+    if position is not None:
+        u_HE, v_HE, r_CHE = position
+        by_distance = _by_distance(query_HBSTE + v_HE.view(H, 1, 1, 1, E) * scale, r_CHE, K)
+        mask = by_distance if mask is None else by_distance + mask
+        query_HBSTE = query_HBSTE + u_HE.view(H, 1, 1, 1, E) * scale
+    # The segments of all images stand where the kernel has its heads: a batch of H with B*S each.
+    key_HXKE, value_HXKE = (
+        _with_memory(own, memory, segments).reshape(H, B * S, K, E)
         for own, memory in ((key_BLHE, memory_key_BLHE), (value_BLHE, memory_value_BLHE))
     )
-    if position is None:
-        mixed_XTE = _by_content(query_HBSTE, key_XKE, value_XKE, bias)
-    else:
-        mixed_XTE = _by_content_and_distance(query_HBSTE, key_XKE, value_XKE, bias, position)
-    mixed_HBSTE = mixed_XTE.reshape(H, B, segments.count, segments.size, E)
-    return mixed_HBSTE.permute(1, 2, 3, 0, 4).reshape(B, -1, H, E)[:, :L]
+    query_HXTE = query_HBSTE.reshape(H, B * S, T, E).to(key_HXKE.dtype)
+    mixed_HXTE = functional.scaled_dot_product_attention(
+        query_HXTE, key_HXKE, value_HXKE, attn_mask=None if mask is None else mask.to(key_HXKE.dtype), scale=1.0
+    )
+    mixed_BSTHE = mixed_HXTE.view(H, B, S, T, E).permute(1, 2, 3, 0, 4)
+    return mixed_BSTHE.reshape(B, S * T, H, E)[:, :L]
 
 
-def _by_content(query_HBSTE: Tensor, key_XKE: Tensor, value_XKE: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q·k) v in torch's fused kernel."""
+def _by_distance(query_HBSTE: Tensor, r_CHE: Tensor, K: int) -> Tensor:
+    """[H, B*S, T, K]: the terms (b) and (d), (q_i + v)·r_{i-j}, for every key of the window."""
     H, B, S, T, E = query_HBSTE.shape
-    if bias is not None:
-        K = key_XKE.shape[1]
-        bias = bias.to(query_HBSTE.dtype).expand(H, B, S, T, K).reshape(-1, 1, T, K)
-    query_X1TE = query_HBSTE.reshape(-1, 1, T, E)
-    return functional.scaled_dot_product_attention(
-        query_X1TE, key_XKE.unsqueeze(1), value_XKE.unsqueeze(1), attn_mask=bias, scale=1.0
-    ).squeeze(1)
-
-
-def _by_content_and_distance(
-    query_HBSTE: Tensor,
-    key_XKE: Tensor,
-    value_XKE: Tensor,
-    bias: Tensor | None,
-    position: tuple[Tensor, Tensor, Tensor],
-) -> Tensor:
-    H, B, S, T, E = query_HBSTE.shape
-    K = key_XKE.shape[1]
-    u_HE, v_HE, r_CHE = position
-    scale = E**-0.5
-    by_place = (query_HBSTE + v_HE.view(H, 1, 1, 1, E) * scale).reshape(H, -1, E)
-    score_XTK = relative_shift(torch.bmm(by_place, r_CHE.permute(1, 2, 0)).reshape(-1, T, r_CHE.shape[0]), K)
-    by_content = (query_HBSTE + u_HE.view(H, 1, 1, 1, E) * scale).reshape(-1, T, E)
-    score_XTK = score_XTK + torch.bmm(by_content, key_XKE.mT)
-    if bias is not None:
-        score_XTK = (score_XTK.view(H, B, S, T, K) + bias).view(-1, T, K)
-    return torch.bmm(score_XTK.softmax(dim=-1).to(value_XKE.dtype), value_XKE)
+    r_HEC = r_CHE.to(query_HBSTE.dtype).permute(1, 2, 0)
+    score_HXTC = torch.bmm(query_HBSTE.reshape(H, -1, E), r_HEC).view(H, B * S, T, -1)
+    return relative_shift(score_HXTC, K)
 
 
 def relative_shift(score_XTC: Tensor, K: int) -> Tensor:
-    """From scores by distance to scores by key, [X, T, C] -> [X, T, K]: row i moves left by T-1-i (appendix B).
+    """From scores by distance to scores by key, [..., T, C] -> [..., T, K]: row i moves left by T-1-i (appendix B).
 
     Column c of the scores stands for the distance M + T - 1 - c; key j is M + i - j before query i. Only views: a row
     reads on into the next one where its distances end, which is hidden by the causal mask.
     """
-    T, C = score_XTC.shape[1:]
-    flat = score_XTC.flatten(1)[:, T - 1 : T - 1 + T * (C - 1)]
-    return flat.unflatten(1, (T, C - 1))[:, :, :K]
+    T, C = score_XTC.shape[-2:]
+    flat = score_XTC.flatten(-2)[..., T - 1 : T - 1 + T * (C - 1)]
+    return flat.unflatten(-1, (T, C - 1))[..., :K]
 
 
 def _segments(tokens_BLHE: Tensor, segments: Segments) -> Tensor:

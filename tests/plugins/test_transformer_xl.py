@@ -279,7 +279,7 @@ def test_gradients_under_autocast_stay_near_float32():
         cast = gradients()
     for one, other in zip(plain, cast, strict=True):
         assert other.dtype == torch.float32
-        assert (one - other).norm() <= 0.1 * one.norm() + 1e-3
+        assert (one - other).norm() <= 0.2 * one.norm() + 1e-3
 
 
 @pytest.mark.parametrize("settings", [{}, {"norm": "pre", "causal": False}], ids=str)
