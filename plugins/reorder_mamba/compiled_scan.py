@@ -4,8 +4,9 @@ It computes what `chunked_scan` computes, with the same states kept for the back
 last bits. Which of the two runs therefore never depends on what happens to lie in a cache: REORDER_CPU_SCAN says so
 (`compiled`, `eager`), or else (`auto`, the default) the machine does: compiled where its compiler can build the kernel.
 
-Inductor was tried for this: it keeps a chunk's states in memory between its loops, compiles for 5 to 35 seconds a
-shape, and gains little (see docs/results.md). The kernel is built in two seconds, once a machine, for all shapes.
+The kernel is built in about two seconds, once a machine, for all shapes. Inductor was tried first: one chunk's forward
+pass as a function of tensors gained 1.15 times with sums over N, as a chunk's states go through memory between its
+loops, and lost with N written out, after 5 to 35 seconds of compiling for each shape. This kernel gains three times.
 
 B images, L steps, D channels, N states, K chunks, G groups of channels.
 """
