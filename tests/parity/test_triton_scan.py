@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import subprocess
@@ -139,3 +140,38 @@ def test_an_exported_graph_has_torchs_own_operators_whatever_the_backend():
     exported = torch.export.export(Scan(), (u, u.abs(), A, B, B), strict=False)
     assert "exp" in exported.graph_module.print_readable(print_output=False)
     assert "reorder_mamba" not in exported.graph_module.print_readable(print_output=False)
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("scan_cuda", ROOT / "benchmarks" / "scan_cuda.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_the_benchmark_counts_each_input_and_result_once_in_each_pass(benchmark):
+    B, D, L, N = 2, 3, 5, 7
+    u, B_BLN = torch.empty(B, L, D, dtype=torch.bfloat16), torch.empty(B, L, N, dtype=torch.bfloat16)
+    weights = (torch.empty(D, N), torch.empty(D), torch.empty(D))
+    given = (u, u, u, B_BLN, B_BLN, *weights)
+    forward, backward = benchmark.least_bytes((B, D, L, N))
+    assert forward == sum(tensor.nbytes for tensor in (*given, u))
+    assert backward == sum(tensor.nbytes for tensor in (*given, u, *given))
+
+
+def test_the_benchmark_knows_the_bandwidth_by_name_or_from_the_memory(benchmark):
+    assert benchmark.peak_bandwidth("NVIDIA H200") == 4.8e12
+    assert benchmark.peak_bandwidth("NVIDIA H100 80GB HBM3") == 3.35e12
+    assert benchmark.peak_bandwidth("NVIDIA H100 PCIe") == 2.0e12
+    assert benchmark.peak_bandwidth("another", 2_619_000, 5120) == pytest.approx(3.35e12, rel=0.01)
+    assert benchmark.peak_bandwidth("another") == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_the_benchmark_says_in_one_sentence_that_there_is_no_device(benchmark, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["scan_cuda.py"])
+    with pytest.raises(SystemExit, match=r"^[^\n]* torch finds no CUDA device here: run it where there is one$"):
+        benchmark.main()
