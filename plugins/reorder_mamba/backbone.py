@@ -17,7 +17,7 @@ from reorder_core.sequence import refuse_blind_class_token
 from reorder_mamba.mixer import Mixer, MixerState
 from reorder_mamba.settings import MambaSettings
 
-_NOT_OURS = ("embedding.", "lm_head.", "head.")  # of a language model, or of a classifier
+_NOT_OURS = ("embedding.", "embeddings.", "lm_head.", "head.")  # of a language model, or of a classifier
 
 
 class Block(nn.Module):
@@ -121,7 +121,7 @@ class MambaBackbone(SequenceModel):
 
 
 def rename_weight(name: str) -> str | None:
-    """Our name of a tensor of mamba-ssm's MambaLMHeadModel or MixerModel; None for words and heads."""
+    """Our name of a tensor of mamba-ssm's or transformers' models; None for words and heads."""
     name = name.removeprefix("backbone.")
     return None if name.startswith(_NOT_OURS) else name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -99,6 +100,28 @@ def test_the_mixer_equals_mambapys_with_the_same_weights():
     theirs, ours = MambaBlock(config), mixer_of(state=4)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     torch.testing.assert_close(ours(tokens()), theirs(tokens()), rtol=1e-4, atol=1e-5)
+
+
+def test_the_backbone_equals_transformers_with_the_same_weights(tmp_path):
+    """Outputs, and gradients of the tokens and of every parameter."""
+    from transformers import MambaConfig, MambaModel
+
+    torch.manual_seed(2)
+    config = MambaConfig(
+        vocab_size=7, hidden_size=16, state_size=4, num_hidden_layers=2, expand=2, conv_kernel=4, use_cache=False
+    )
+    theirs = MambaModel(config).eval()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
+    ours = build(weights=str(tmp_path / "theirs.pt"))
+    one, other = tokens().requires_grad_(), tokens().requires_grad_()
+    found, expected = ours(one, ROW).levels[0].tokens_BND, theirs(inputs_embeds=other).last_hidden_state
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    found.pow(3).sum().backward()
+    expected.pow(3).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
+    named = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, named[name].grad, rtol=1e-3, atol=1e-3, msg=name)
 
 
 def test_initial_values_are_the_papers():
@@ -261,6 +284,38 @@ def test_exports_to_torchs_own_operators():
         torch.testing.assert_close(program.module()(tokens(seed=1)), model(tokens(seed=1)))
     names = {str(node.target).split(".")[0] for node in program.graph.nodes if node.op == "call_function"}
     assert "reorder_mamba" not in names
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"direction": "bidirectional", "readout": "class", "class_position": "middle"},
+        {"direction": "four", "readout": "registers", "registers": 2},
+        {"direction": "cross", "orders": 3, "readout": "mean"},
+    ],
+    ids=str,
+)
+def test_is_one_graph_to_torch_compile(settings):
+    """Traced whole, without a break; Inductor takes minutes for what is tested here in seconds."""
+    torch._dynamo.reset()
+    model = build(depth=1, **settings)
+    layouts = tuple(Layout.fixed(GRID, torch.arange(12).roll(r)) for r in range(model.orders))
+    layout = layouts if model.orders > 1 else layouts[0]
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    found, expected = (each(tokens(), layout).summary_BD for each in (compiled, model))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    found.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler for Inductor")
+@torch.no_grad()
+def test_inductor_agrees_with_eager():
+    model = build(depth=1)
+    compiled = torch.compile(model, fullgraph=True)
+    torch.testing.assert_close(compiled(tokens(), ROW).summary_BD, model(tokens(), ROW).summary_BD)
 
 
 FACTS = RunFacts(DataFacts(12, 16, 1), GRID, 4, 8, "learned")
