@@ -1,0 +1,1 @@
+"""Sparse self-attention: the strided and fixed factorisations of the Sparse Transformer, and BigBird's blocks."""
