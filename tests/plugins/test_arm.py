@@ -203,3 +203,16 @@ def test_weights_bring_their_positions():
     (problem,) = ArmSettings(weights=str(Path(__file__))).problems(learned)
     assert problem.message == "weights bring their own positions: write positions: {kind: none}"
     assert not list(ArmSettings().problems(learned))
+
+
+@pytest.mark.parametrize("settings", [{}, {"direction": "causal", "levels": 2}], ids=str)
+@torch.no_grad()
+def test_is_one_graph_to_torch_compile(settings):
+    """Traced whole, without a break; that Inductor agrees is tested with the mixer's own backbone."""
+    torch._dynamo.reset()
+    model = build(Grid(2, 3), **settings)
+    order = Layout.fixed(Grid(2, 3), torch.tensor([3, 0, 4, 1, 5, 2]))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    found, expected = compiled(tokens(count=6), order), model(tokens(count=6), order)
+    torch.testing.assert_close(found.summary_BD, expected.summary_BD)
+    assert len(found.levels) == len(expected.levels)
