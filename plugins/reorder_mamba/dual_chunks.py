@@ -199,8 +199,8 @@ def _backward(
     ddt.addcmul_(drate, cut.A_H)
     dx = dinput_BKTHP.mul_(dt.unsqueeze(-1))
     dA_H = (drate * dt).sum((0, 1, 2))
-    flat = (one.flatten(1, 2) for one in (dx, ddt))
-    return *flat, dA_H, dB.transpose(2, 3).flatten(1, 2), dC.transpose(2, 3).flatten(1, 2), dh_BGNE
+    dB, dC = (one.transpose(2, 3).flatten(1, 2) for one in (dB, dC))
+    return dx.flatten(1, 2), ddt.flatten(1, 2), dA_H, dB, dC, dh_BGNE
 
 
 def _decays(s_BKTH: Tensor) -> Tensor:
