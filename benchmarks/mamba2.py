@@ -178,7 +178,7 @@ def table(kind: str, shape: Shape, repeats: int, threads: int) -> str:
         forward, backward = (statistics.median(row[part] for row in rows[name]) for part in (0, 1))
         both, memory = statistics.median(sum(row) for row in rows[name]), peak(kind, name, shape, threads)
         if name == "ours":
-            own_time, own_peak = both, memory or 0.0
+            own_time, own_peak = both, max(memory or 0.0, 1.0)
         spent = "n/a | n/a" if memory is None else f"{memory:.0f} | {memory / own_peak:.1f}"
         cells = f"{forward * 1e3:.1f} | {backward * 1e3:.1f} | {both * 1e3:.1f} | {both / own_time:.1f}"
         lines.append(f"| {title} | {cells} | {spent} |")
