@@ -205,7 +205,7 @@ def test_bfloat16_autocast_stays_near_float32(merge):
     ],
 )
 def test_compiles_without_a_graph_break(merge, backend):
-    model = build(merge=merge)
+    model = build(merge=merge, widths=[8, 16], depths=[1, 1])
     expected = model(tokens(), shuffled()).summary_BD
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     found = compiled(tokens(), shuffled()).summary_BD

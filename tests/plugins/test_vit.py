@@ -197,6 +197,16 @@ def test_compiles_without_a_graph_break():
         torch.testing.assert_close(compiled(tokens(), layout).summary_BD, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["test_vit", "eva02_tiny_patch14_224"])
+def test_timms_models_compile_without_a_graph_break(name):
+    model = build_timm(name, depth=1)
+    patches_BND, layout = tokens(width=model.width), random_layout(1)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found_BD = compiled(patches_BND, layout).summary_BD
+    torch.testing.assert_close(found_BD, model(patches_BND, layout).summary_BD, rtol=0, atol=1e-5)
+    found_BD.square().sum().backward()
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -338,6 +348,19 @@ def test_weights_of_another_grid_patch_and_channels_are_resampled(tmp_path):
     torch.testing.assert_close(embedding.pos_embed, theirs.pos_embed[:, 1:])
     weight = theirs.patch_embed.proj.weight.sum(1, keepdim=True)
     torch.testing.assert_close(embedding.patch_embed.proj.weight, weight, rtol=1e-4, atol=1e-5)
+
+
+def test_pretrained_weights_are_timms_from_the_cache(monkeypatch):
+    """What the hub's cache holds goes in as timm puts it in; here the cache is this test."""
+    import timm.models._builder as builder
+
+    torch.manual_seed(0)
+    theirs = timm.create_model("test_vit")
+    monkeypatch.setattr(builder, "load_state_dict_from_hf", lambda *arguments, **options: theirs.state_dict())
+    ours = build_timm(weights="pretrained", depth=2)
+    assert torch.equal(ours.vit.blocks[1].mlp.fc1.weight, theirs.blocks[1].mlp.fc1.weight)
+    assert torch.equal(ours.vit.cls_token, theirs.cls_token)
+    assert torch.equal(ours.special_position, theirs.pos_embed[:, :1])
 
 
 def test_a_file_of_another_model_names_the_tensors(tmp_path):
