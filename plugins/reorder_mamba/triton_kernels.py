@@ -12,6 +12,8 @@ results. What makes it fast:
   a group's states and decays in registers, so that it takes each exponential once.
 - exp(x) is 2^(x log2 e), as that is what the hardware has.
 
+Loops are written with `while`, as older interpreters can not count with a tensor in `range`.
+
 `u`, `delta`, `z`, `y` and their gradients may be of any float type; everything else is float32. `…_b` and `…_t` are
 strides of image and step; the innermost one is 1. A step beyond L has a step size of 0: it changes nothing.
 """
@@ -26,8 +28,8 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
-COLUMNS = tl.constexpr(8)
-"""Of the matrix of ones; a group has no more steps."""
+COLUMNS = tl.constexpr(8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8) else 16)
+"""Of the matrix of ones; a group has no more steps. Older releases multiply no matrix with fewer than 16."""
 UNALIGNED = ["A", "start", "carry", "end", "dA"]
 
 
@@ -119,7 +121,8 @@ def forward_kernel(
     h_ND = tl.zeros([N, BLOCK_D], tl.float32)
     if CARRIED:
         h_ND = tl.load(carry + (image * runs + run) * STATES * width + at_ND, mask=inside_ND, other=0.0)
-    for group in range(run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))):
+    group = run * groups
+    while group < tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP)):
         t = group * GROUP
         at = tl.cast(t, tl.int64)
         if KEEP:
@@ -145,6 +148,7 @@ def forward_kernel(
                 z_D = zs[j].to(tl.float32)
                 y_D *= z_D * _sigmoid(z_D)
             tl.store(y + at * width + (j * width + d_D), y_D, mask=inside)
+        group += 1
 
 
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
@@ -166,12 +170,14 @@ def ends_kernel(
         bias_D = tl.load(bias + d_D, mask=here_D, other=0.0)
     u, delta, B = u + image * u_b, delta + image * delta_b, B + image * B_b
     h_ND, total_D = tl.zeros([N, BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
-    for group in range(run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))):
+    group = run * groups
+    while group < tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP)):
         h_ND, more_D = _advance(
             h_ND, u, delta, B, u_t, delta_t, B_t, group * GROUP, L, n_N, d_D, here_D, rate_ND, bias_D,
             STATES, N, GROUP, SOFTPLUS,
         )  # fmt: skip
         total_D += more_D
+        group += 1
     part = (image * runs + run) * width
     tl.store(end + part * STATES + at_ND, h_ND, mask=inside_ND)
     tl.store(total + part + d_D, total_D, mask=here_D)
@@ -197,8 +203,9 @@ def adjoint_ends_kernel(
     dy, delta, z, C = dy + image * dy_b, delta + image * delta_b, z + image * z_b, C + image * C_b
     g_ND, total_D = tl.zeros([N, BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
     first, beyond = run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))
-    for back in range(beyond - first):
-        t = (beyond - 1 - back) * GROUP
+    group = beyond - 1
+    while group >= first:
+        t = group * GROUP
         at = tl.cast(t, tl.int64)
         dys, raws, zs, Cs = (), (), (), ()
         for j in tl.static_range(GROUP):
@@ -215,6 +222,7 @@ def adjoint_ends_kernel(
                 dy_D *= z_D * _sigmoid(z_D)
             g_ND = tl.exp2(delta_D[None, :] * rate_ND) * (dy_D[None, :] * Cs[j][:, None] + g_ND)
             total_D += delta_D
+        group -= 1
     part = (image * runs + run) * width
     tl.store(end + part * STATES + at_ND, g_ND, mask=inside_ND)
     tl.store(total + part + d_D, total_D, mask=here_D)
@@ -230,12 +238,14 @@ def carry_kernel(
     at_ND, inside_ND = n_N[:, None] * width + d_D[None, :], (n_N < STATES)[:, None] & (d_D < width)[None, :]
     rate_ND = tl.load(A + at_ND, mask=inside_ND, other=0.0) * LOG2_E
     carry_ND = tl.zeros([N, BLOCK_D], tl.float32)
-    for k in range(runs):
+    k = 0
+    while k < runs:
         part = (image * runs + (runs - 1 - k if REVERSED else k)) * width
         total_D = tl.load(total + part + d_D, mask=d_D < width, other=0.0)
         end_ND = tl.load(end + part * STATES + at_ND, mask=inside_ND, other=0.0)
         tl.store(end + part * STATES + at_ND, carry_ND, mask=inside_ND)
         carry_ND = tl.exp2(total_D[None, :] * rate_ND) * carry_ND + end_ND
+        k += 1
 
 
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
@@ -273,8 +283,8 @@ def backward_kernel(
     column_G = tl.arange(0, COLUMNS)
     dD_D, dbias_D = tl.zeros([BLOCK_D], tl.float32), tl.zeros([BLOCK_D], tl.float32)
     first, beyond = run * groups, tl.minimum((run + 1) * groups, tl.cdiv(L, GROUP))
-    for back in range(beyond - first):
-        group = beyond - 1 - back
+    group = beyond - 1
+    while group >= first:
         t = group * GROUP
         at = tl.cast(t, tl.int64)
         us, raws, dys, zs = (), (), (), ()
@@ -287,11 +297,13 @@ def backward_kernel(
                 zs += (tl.load(z + at * z_t + (j * z_t + d_D), mask=inside, other=0.0),)
         kept = group // EVERY
         h_ND = tl.load(start + tl.cast(kept, tl.int64) * STATES * width + at_ND, mask=inside_ND, other=0.0)
-        for between in range(kept * EVERY, group):
+        between = kept * EVERY
+        while between < group:
             h_ND, _ = _advance(
                 h_ND, u, delta, B, u_t, delta_t, B_t, between * GROUP, L, n_N, d_D, here_D, rate_ND, bias_D,
                 STATES, N, GROUP, SOFTPLUS,
             )  # fmt: skip
+            between += 1
         hs, decays, deltas, gated = (h_ND,), (), (), ()
         for j in tl.static_range(GROUP):
             inside = here_D & (t + j < L)
@@ -349,6 +361,7 @@ def backward_kernel(
             inside_NG = has_N[:, None] & (column_G[None, :] < tl.minimum(GROUP, L - t))
             tl.store(dC + at_NG, dC_NG, mask=inside_NG)
             tl.store(dB + at_NG, dB_NG, mask=inside_NG)
+        group -= 1
     tl.store(dA + part * STATES + at_ND, dA_ND, mask=inside_ND)
     if SKIP:
         tl.store(dD + part + d_D, dD_D, mask=here_D)
