@@ -159,15 +159,24 @@ def _work_dtype(tensor: Tensor) -> torch.dtype:
 
 
 @banded.register_fake
-def _(query_BLHE, key_BLHE, value_BLHE, valid_BL, window, dilation, places):  # type: ignore[no-untyped-def]
+def _(
+    query_BLHE: Tensor,
+    key_BLHE: Tensor,
+    value_BLHE: Tensor,
+    valid_BL: Tensor | None,
+    window: int,
+    dilation: int,
+    places: list[int],
+) -> tuple[Tensor, Tensor]:
     B, L, H, _ = query_BLHE.shape
     slots = query_slots(L, window, dilation, len(places))
     return query_BLHE.new_empty(query_BLHE.shape), query_BLHE.new_empty(B, H, slots, dtype=_work_dtype(query_BLHE))
 
 
 @banded_backward.register_fake
-def _(out_grad_BLHE, query_BLHE, key_BLHE, value_BLHE, log_BHt, valid_BL, window, dilation, places):  # type: ignore[no-untyped-def]
-    return tuple(query_BLHE.new_empty(query_BLHE.shape) for _ in range(3))
+def _(out_grad_BLHE: Tensor, query_BLHE: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    one, two, three = (query_BLHE.new_empty(query_BLHE.shape) for _ in range(3))
+    return one, two, three
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -110,19 +110,20 @@ class LongformerMixer(nn.Module):
         """
         query_BHGE = self._in_heads(self.query_global(tokens_BLD.index_select(1, plan.place_G)))
         query_BHGE = query_BHGE / math.sqrt(query_BHGE.shape[-1])
-        padding = None if plan.valid_BL is None else ~plan.valid_BL[:, None, None, :]
+        key, value, heads = self.key_global, self.value_global, (self.heads, -1)
         if len(plan.places) * self.heads > tokens_BLD.shape[2]:
-            key_BHLE, value_BHLE = (self._in_heads(f(tokens_BLD)) for f in (self.key_global, self.value_global))
+            key_BHLE, value_BHLE = self._in_heads(key(tokens_BLD)), self._in_heads(value(tokens_BLD))
+            padding = None if plan.valid_BL is None else ~plan.valid_BL[:, None, None]
             weight_BHGL = _softmax(query_BHGE @ key_BHLE.mT, padding)
             return (weight_BHGL @ value_BHLE).transpose(1, 2).flatten(2)
-        key, value = self.key_global, self.value_global
-        seen_BHGD = query_BHGE @ key.weight.unflatten(0, (self.heads, -1))
-        offset_BHG1 = query_BHGE @ key.bias.view(self.heads, -1, 1)
-        score_BhL = seen_BHGD.flatten(1, 2) @ tokens_BLD.mT
-        weight_BHGL = _softmax(score_BhL.unflatten(1, (self.heads, -1)) + offset_BHG1, padding)
-        mean_BHGD = (weight_BHGL.flatten(1, 2) @ tokens_BLD).unflatten(1, (self.heads, -1))
-        value_BHGE = mean_BHGD @ value.weight.unflatten(0, (self.heads, -1)).mT
-        return value_BHGE.transpose(1, 2).flatten(2) + value.bias
+        # r: the heads and, within them, the global tokens, H * G rows of one matrix.
+        seen_BrD = (query_BHGE @ key.weight.unflatten(0, heads)).flatten(1, 2)
+        offset_Br1 = (query_BHGE @ key.bias.unflatten(0, heads).unsqueeze(-1)).flatten(1, 2)
+        padding = None if plan.valid_BL is None else ~plan.valid_BL[:, None]
+        weight_BrL = _softmax(seen_BrD @ tokens_BLD.mT + offset_Br1, padding)
+        mean_BHGD = (weight_BrL @ tokens_BLD).unflatten(1, heads)
+        mixed_BHGE = mean_BHGD @ value.weight.unflatten(0, heads).mT
+        return mixed_BHGE.transpose(1, 2).flatten(2) + value.bias
 
     def _global_places(self, layout: Layout) -> tuple[int, ...]:
         chosen = self.settings.global_tokens
@@ -142,7 +143,7 @@ class LongformerMixer(nn.Module):
         return flex_mask(length, self.settings.window, self.settings.dilation, places, valid_BL, device)
 
 
-def _softmax(score_BHGL: Tensor, padding: Tensor | None) -> Tensor:
+def _softmax(score: Tensor, padding: Tensor | None) -> Tensor:
     if padding is not None:
-        score_BHGL = score_BHGL.masked_fill(padding, torch.finfo(score_BHGL.dtype).min)
-    return score_BHGL.softmax(-1)
+        score = score.masked_fill(padding, torch.finfo(score.dtype).min)
+    return score.softmax(-1)

@@ -170,11 +170,23 @@ class Summary(nn.Module):
 
 @pytest.mark.parametrize("settings", [{}, {"dilation": 2, "norm": "post", "global_tokens": 4}], ids=str)
 def test_exports_with_a_fixed_order(settings):
-    model = Summary(build(**settings))
+    model = Summary(build(**settings)).eval()
     program = torch.export.export(model, (tokens(),), strict=False)
     torch.testing.assert_close(program.module()(tokens(seed=5)), model(tokens(seed=5)), rtol=0, atol=1e-5)
     kinds = {str(node.target).split(".")[0] for node in program.graph.nodes if node.op == "call_function"}
     assert not any("reorder" in kind for kind in kinds), "an exported graph must run without this package"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter's own making
+def test_goes_to_onnx_with_its_order_as_a_constant(tmp_path):
+    """With as many images as heads: the exporter's optimiser mistook one for the other in an earlier form."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed here")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed here")
+    model = Summary(build(depth=1)).eval()
+    torch.onnx.export(model, (tokens(),), tmp_path / "longformer.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "longformer.onnx")
+    (summary,) = session.run(None, {session.get_inputs()[0].name: tokens(seed=5).numpy()})
+    torch.testing.assert_close(torch.from_numpy(summary), model(tokens(seed=5)).detach(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler here")
