@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from reorder_longformer.blocks import MASKED, Blocks, kept_cut, query_slots
 
@@ -191,3 +192,12 @@ def _back(ctx: Any, out_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 
 banded.register_autograd(_back, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.reorder_longformer.banded)
+def banded_flops(
+    query: Any, key: Any, value: Any, valid: Any, window: int, dilation: int, places: list[int], *_: Any, **__: Any
+) -> int:
+    """Scores and mixing of the pairs that are looked at; what the blocks compute besides is not counted."""
+    images, L, H, E = query
+    return 4 * images * H * L * min(L, window + 1 + len(places)) * E

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from reorder_mamba import compiled_scan
 from reorder_mamba.compiled_scan import CHUNK
@@ -203,3 +204,9 @@ def _gradients(ctx: Any, dy_BLD: Tensor | None, _: Tensor | None) -> tuple[Tenso
 
 
 scan.register_autograd(_gradients, setup_context=_setup)
+
+
+@register_flop_formula(torch.ops.reorder_mamba.scan)
+def scan_flops(u: Any, delta: Any, A: Any, B: Any, C: Any, *_: Any, **__: Any) -> int:
+    """9 operations for each state of each channel and step, as VMamba counts them."""
+    return 9 * math.prod(u) * A[0]

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 _LOG2_E = 1.0 / math.log(2.0)  # exp(x) is 2^(x log2 e): torch's exp2 is the faster of the two
 
@@ -303,3 +304,12 @@ def _gradients(ctx: Any, dy_BLHP: Tensor | None, _: Tensor | None) -> tuple[Tens
 
 
 dual.register_autograd(_gradients, setup_context=_setup)
+
+
+@register_flop_formula(torch.ops.reorder_mamba.dual)
+def dual_flops(x: Any, dt: Any, A: Any, B: Any, C: Any, chunk: int, *_: Any, **__: Any) -> int:
+    """The matrix products: C B of a chunk's steps, those times x, and the states in and out; a multiply-add is two."""
+    images, L, H, P = x
+    G, N = B[2:]
+    T = -(-L // chunk_count(L, chunk))
+    return 2 * images * L * (T * G * N + T * H * P + 2 * H * P * N)

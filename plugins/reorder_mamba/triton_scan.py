@@ -14,6 +14,7 @@ B images, L steps, D channels, N states, R runs, K kept states.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 GROUP = 2
 """Steps that the backward pass unrolls: it holds so many states and decays of each channel in registers."""
@@ -320,3 +322,9 @@ def _gradients(ctx: Any, dy_BLD: Tensor | None, _: Tensor | None) -> tuple[Tenso
 
 
 triton_scan.register_autograd(_gradients, setup_context=_setup)
+
+
+@register_flop_formula(torch.ops.reorder_mamba.triton_scan)
+def triton_scan_flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
+    """9 operations for each state of each channel and step, as VMamba counts them."""
+    return 9 * math.prod(u) * int(A[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("ordering", "backbone", "policy", "task", "dataset")
+KINDS = ("ordering", "backbone", "mixer", "policy", "task", "dataset")
 
 
 def install(target: Path, *distributions: Path) -> None:

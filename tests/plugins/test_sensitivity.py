@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reorder_sensitivity.card import card
 from reorder_sensitivity.forgetting import quarter_ratio, retention
 from reorder_sensitivity.orders import named_orders, random_orders, swapped_orders
 from reorder_sensitivity.reaction import reactions
@@ -172,3 +173,16 @@ def test_a_run_without_a_checkpoint_says_so(run_folder, tmp_path, capsys):
     (bare / "recipe.yaml").write_text((run_folder / "recipe.yaml").read_text())
     with pytest.raises(UsageError, match="no checkpoint yet"):
         open_target(bare, (), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "more"),
+    [("mamba", "state", {}), ("mamba2", "state", {"head_width": 8}), ("longformer", "window", {"heads": 2})],
+)
+def test_operators_of_rooms_are_counted(name, setting, more):
+    """More states or a wider window, more operations: what torch's counter does not know is counted by the room."""
+    flops = []
+    for value in (4, 8):
+        backbone = {"name": name, "width": 16, "depth": 1, setting: value, **more}
+        flops.append(card(open_recipe(load_recipe(SMOKE, SMALL).with_overrides({"backbone": backbone}), "cpu")).flops)
+    assert flops[1] > flops[0] > 0
