@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,15 +16,15 @@ from torch import Tensor, nn
 from reorder_core.errors import UsageError
 
 _INSIDE = ("model", "state_dict", "module")  # what training scripts call the weights in their checkpoints
-_OF_A_RUN = "learner/model.backbone."
 _SHOWN = 4
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The named tensors of a safetensors or torch file, or those of the backbone in the checkpoint of a run.
+def read_weights(path: Path | str, of_run: str = "model.backbone.") -> dict[str, Tensor]:
+    """The named tensors of a safetensors or torch file; of the checkpoint of a run those below `of_run`.
 
     A folder is a run, its `checkpoints/`, or one checkpoint: the newest is taken. Torch files are read as data only
-    (no pickled code). Raises `UsageError` where there is no such file or it holds no weights.
+    (no pickled code; the arguments that training scripts save beside the weights are let through).
+    Raises `UsageError` where there is no such file or it holds no weights.
     """
     place = _file_of(Path(path).expanduser())
     try:
@@ -36,7 +37,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     if not _is_weights(found):
         raise UsageError(f"{path} holds no named tensors: give a file of weights")
     tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-    own = {name.removeprefix(_OF_A_RUN): value for name, value in tensors.items() if name.startswith(_OF_A_RUN)}
+    prefix = f"learner/{of_run}"
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     return own or tensors
 
 
@@ -87,7 +89,8 @@ def _file_of(path: Path) -> Path:
 
 
 def _unpickled(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _is_weights(value: Any) -> bool:

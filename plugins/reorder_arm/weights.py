@@ -6,11 +6,9 @@ N patches of our grid, M of theirs, D width, P side of a patch in pixels, C chan
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,8 +19,6 @@ _ELSEWHERE = ("patch_embed.", "pos_embed", "head.", "mask")
 _DECODER = re.compile(r"(ar_token|dec_pos_embed|enc2dec\.|dec_block\.|norm_[1-4]\.|ar_norm\.|ar_pred\.)")
 # The parameters of a further direction, and the forward ones that they are copies of at first.
 _DIRECTION = re.compile(r"(?P<head>.*\.mixer\.(?:conv1d|x_proj|dt_proj|A|D))(?P<suffix>_c_b|_c|_b)(?P<tail>.*)")
-_OF_A_RUN = "learner/model."
-_IN_A_FOLDER = ("tensors.safetensors", "step-*/tensors.safetensors", "checkpoints/step-*/tensors.safetensors")
 
 
 def read_arm(path: str) -> dict[str, Tensor]:
@@ -38,7 +34,7 @@ def read_arm(path: str) -> dict[str, Tensor]:
         middle = (len(rows) - 1) // 2
         tensors["pos_embed_class"] = rows[middle]
         tensors["pos_embed"] = torch.cat([rows[:middle], rows[middle + 1 :]])
-    run = _tensors_of_run(Path(path).expanduser())
+    run = read_weights(path, of_run="model.")  # with its embedding; any other file has none of these names
     for ours, theirs in (
         ("embedding.project.weight", "patch_embed.proj.weight"),
         ("embedding.project.bias", "patch_embed.proj.bias"),
@@ -48,20 +44,6 @@ def read_arm(path: str) -> dict[str, Tensor]:
         if ours in run:
             tensors[theirs] = run[ours]
     return tensors
-
-
-def _tensors_of_run(path: Path) -> dict[str, Tensor]:
-    """What a run's checkpoint holds of the model besides the backbone; empty for any other file."""
-    if path.is_dir():
-        found = [file for pattern in _IN_A_FOLDER for file in sorted(path.glob(pattern))]
-        if not found:
-            return {}
-        path = found[-1]
-    if path.suffix != ".safetensors":
-        return {}
-    with safe_open(path, "pt") as file:
-        names = [name for name in file.keys() if name.startswith(_OF_A_RUN)]  # noqa: SIM118 - no mapping
-        return {name.removeprefix(_OF_A_RUN): file.get_tensor(name) for name in names if ".backbone." not in name}
 
 
 def load_arm(backbone: Any, path: str) -> None:

@@ -18,6 +18,7 @@ from reorder_core.interfaces.dataset import Batch
 from reorder_core.interfaces.policy import Draw, Outcome, PolicyStep
 from reorder_core.interfaces.task import TaskResult
 from reorder_core.training.evaluate import to_device
+from reorder_core.training.report import is_share
 from reorder_core.training.trainer import Trainer
 
 _MIX_STRIDE = 2_000_003
@@ -168,8 +169,8 @@ def _reduce_soft_gradients(t: Trainer) -> None:
 
 
 def _accuracy(t: Trainer, result: TaskResult, loaded: Batch, batch: Batch) -> float | None:
-    """The mean score of the batch; None where the task mixed its targets (classes became probabilities)."""
-    if _is_mixture(batch.target) and not _is_mixture(loaded.target):
+    """The mean score of the batch; None where it is no share, or the task mixed its targets."""
+    if not is_share(t.learner.task.primary) or (_is_mixture(batch.target) and not _is_mixture(loaded.target)):
         return None
     with torch.no_grad():
         score_B = t.learner.task.score_B(result, batch).float()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -202,7 +204,8 @@ def test_weights_from_files(tmp_path):
     save_file(source.state_dict(), path)
     loaded = model(weights=str(path))
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in loaded.state_dict().items())
-    torch.save({"epoch": 3, "model": {"state_dict": source.state_dict()}}, tmp_path / "w.pth")
+    saved = {"epoch": 3, "args": Namespace(lr=0.1), "model": {"state_dict": source.state_dict()}}
+    torch.save(saved, tmp_path / "w.pth")
     assert set(read_weights(tmp_path / "w.pth")) == set(source.state_dict())
 
 
