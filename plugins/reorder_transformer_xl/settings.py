@@ -61,6 +61,19 @@ class TransformerXLSettings(TransformerXLMixerSettings, SequenceSettings):
                 "put the class token at the middle or the end, or choose causal: false",
             )
 
+        length = facts.grid.size + self.special_tokens()
+        if self.segment != "auto" and self.memory and self._class_stands_last() and length % self.segment == 1:
+            yield Problem(
+                "segment",
+                f"{facts.grid.size} patches fill segments of {self.segment}, so that the class token stands alone in "
+                f"the last one, and no gradient flows to any patch through the memory: choose {self.segment + 1}, or "
+                f"another readout",
+            )
+
+    def _class_stands_last(self) -> bool:
+        position = self.class_position or ("end" if self.causal and not self.class_sees_all() else "start")
+        return self.readout == "class" and position == "end"
+
     def special_tokens(self) -> int:
         return 1 if self.readout == "class" else 0
 
