@@ -329,6 +329,7 @@ FACTS = RunFacts(DataFacts(12, 16, 1), GRID, 4, 8, "learned")
             "a segment of 20 tokens does not fit into a sequence of 13 (12 patches and 1 class",
         ),
         ({"segment": 13, "readout": "last"}, "segment", "sequence of 12 (12 patches): choose at most 12, or auto"),
+        ({"segment": 6}, "segment", "the class token stands alone in the last one"),
         ({"heads": 5}, "heads", "5 heads do not divide the width 192"),
         ({"class_position": "start"}, "class_position", "has read no patch yet at its first token"),
         ({"relative": False, "distances": "learned"}, "distances", "no distance to learn"),
@@ -341,7 +342,7 @@ def test_settings_that_contradict_each_other_are_a_problem(settings, key, says):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"segment": 13}, {"faithful": True, "class_position": "start"}, {"causal": False}], ids=str
+    "settings", [{}, {"segment": 13}, {"segment": 6, "memory": 0}, {"faithful": True, "class_position": "start"}, {"causal": False}], ids=str
 )
 def test_settings_that_agree_are_none(settings):
     assert not list(TransformerXLSettings(**settings).problems(FACTS))
