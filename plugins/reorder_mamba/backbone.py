@@ -5,7 +5,7 @@ B images, N patches or slots, S special tokens (class token or registers), L = N
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reorder_core import Context, Layout, SequenceModel, UsageError, load_weights, seeded
 from reorder_core.sequence import refuse_blind_class_token
 from reorder_mamba.mixer import Mixer, MixerState
-from reorder_mamba.settings import MambaSettings
+from reorder_mamba.settings import StackSettings
 
 _NOT_OURS = ("embedding.", "embeddings.", "lm_head.", "head.")  # of a language model, or of a classifier
 
@@ -23,10 +23,10 @@ _NOT_OURS = ("embedding.", "embeddings.", "lm_head.", "head.")  # of a language 
 class Block(nn.Module):
     """`x + mixer(norm(x))`, the branch dropped for a whole image with probability `drop_path` while training."""
 
-    def __init__(self, settings: MambaSettings, context: Context, drop_path: float) -> None:
+    def __init__(self, settings: StackSettings, mixer: nn.Module, drop_path: float) -> None:
         super().__init__()
         self.norm = _norm(settings)
-        self.mixer = Mixer(settings, context)
+        self.mixer = mixer
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens_BLD: Tensor, plan: Any) -> Tensor:
@@ -43,13 +43,17 @@ class MambaBackbone(SequenceModel):
     larger models keep a larger share of each and so a longer summary; here a summary has width D.)
     """
 
-    def __init__(self, settings: MambaSettings, context: Context) -> None:
+    mixer_class: Callable[[Any, Context], nn.Module] = Mixer
+
+    def __init__(self, settings: StackSettings, context: Context) -> None:
         super().__init__(settings, context)
         inner = context.changed(width=settings.width)
         self.attention = "causal" if settings.direction == "causal" else "full"
         with seeded(context.generator):
             rates = [settings.drop_path * k / max(1, settings.depth - 1) for k in range(settings.depth)]
-            self.layers = nn.ModuleList(Block(settings, inner, rate) for rate in rates)
+            self.layers = nn.ModuleList(
+                Block(settings, type(self).mixer_class(settings, inner), rate) for rate in rates
+            )
             self.norm_f = _norm(settings)
             for block in self.layers:
                 # GPT-2's rule for branches that add up, as MixerModel applies it: variance does not grow with depth.
@@ -63,7 +67,7 @@ class MambaBackbone(SequenceModel):
         if settings.weights is not None:
             load_weights(self, settings.weights, rename_weight, optional=("cls_token", "registers", "neck"))
 
-    def _make_registers(self, settings: MambaSettings) -> None:
+    def _make_registers(self, settings: StackSettings) -> None:
         count, width = settings.register_count, settings.width
         if not count:
             return
@@ -126,5 +130,5 @@ def rename_weight(name: str) -> str | None:
     return None if name.startswith(_NOT_OURS) else name
 
 
-def _norm(settings: MambaSettings) -> nn.Module:
+def _norm(settings: StackSettings) -> nn.Module:
     return nn.RMSNorm(settings.width, eps=1e-5) if settings.norm == "rms" else nn.LayerNorm(settings.width)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from reorder_core import Problem, RunFacts, Settings
-
-Positive = Annotated[int, Field(ge=1)]
+from reorder_core import Problem, RunFacts
+from reorder_mamba.settings import DirectionSettings, Positive, StackSettings
 
 
-class Mamba2MixerSettings(Settings):
+class Mamba2MixerSettings(DirectionSettings):
     """One Mamba-2 mixer: projection, short convolution, state space dual, gated norm, projection."""
 
     state: Positive = 64
@@ -28,81 +24,17 @@ class Mamba2MixerSettings(Settings):
     """in how many groups heads share what they write and read (B and C); must divide the number of heads"""
     chunk: Positive = 64
     """steps of a chunk at the most: speed and memory on a CPU, not the result"""
-    direction: Literal["causal", "bidirectional", "four", "cross"] = "causal"
-    """causal: first to last; bidirectional: also last to first; four: both also by columns; cross: several orders"""
-    orders: Annotated[int, Field(ge=2, le=8)] | None = None
-    """direction cross only: how many orders are read at once, each with a direction of its own; left out: 4"""
     scan: Literal["auto", "torch", "mamba_ssm"] = "auto"
     """which scan runs: mamba_ssm's kernels (CUDA), pure torch, or auto: the kernels where they are there"""
 
-    @property
-    def order_count(self) -> int:
-        """How many orders a cross-scan reads."""
-        return self.orders or 4
 
-    def problems(self, facts: RunFacts) -> Iterable[Problem]:
-        yield from super().problems(facts)
-        if self.orders is not None and self.direction != "cross":
-            yield Problem(
-                "orders", f"only direction 'cross' reads several orders, not '{self.direction}': leave it out"
-            )
-
-
-class Mamba2Settings(Mamba2MixerSettings):
-    """A stack of Mamba-2 blocks, each `x + mixer(norm(x))`, with one norm after the last."""
-
-    width: Positive = 192
-    """D, the width of a token"""
-    depth: Positive = 12
-    """number of blocks"""
-    readout: Literal["last", "mean", "class", "registers"] = "last"
-    """where the summary is read: the last token, the mean of all, a class token, or registers spread between them"""
-    class_position: Literal["start", "middle", "end"] | None = None
-    """where the class token stands among the patches (readout class only); left out: end"""
-    registers: Positive | None = None
-    """how many registers stand among the patches, evenly spread (readout registers only); left out: 12"""
-    norm: Literal["rms", "layer"] = "rms"
-    """the norm before each block and after the last"""
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """probability that an image skips the last block while training; falls linearly to 0 at the first block"""
-    weights: str | None = None
-    """weights to start from: a file in mamba-ssm's layout, or a run's checkpoint; left out: random"""
-
-    @property
-    def register_count(self) -> int:
-        """How many registers there are: 0 with another readout."""
-        return (self.registers or 12) if self.readout == "registers" else 0
+class Mamba2Settings(StackSettings, Mamba2MixerSettings):
+    """A stack of Mamba-2 blocks."""
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
         if said := why_not_heads(self.width, self):
             yield Problem(*said)
-        if self.class_position is not None and self.readout != "class":
-            yield Problem(
-                "class_position", f"only readout 'class' has a class token, not '{self.readout}': leave it out"
-            )
-        if self.class_position == "start" and self.readout == "class" and self.direction == "causal":
-            yield Problem(
-                "class_position",
-                "a causal model has read no patch yet at its first token: "
-                "put the class token at the middle or the end, or choose direction 'bidirectional'",
-            )
-        yield from self._register_problems(facts)
-        if self.weights is not None and not Path(self.weights).expanduser().exists():
-            yield Problem("weights", f"there is no {self.weights}: give a file of weights, or leave it out")
-
-    def _register_problems(self, facts: RunFacts) -> Iterable[Problem]:
-        if self.registers is not None and self.readout != "registers":
-            yield Problem("registers", f"readout '{self.readout}' has no registers: leave it out")
-        count = self.register_count
-        if count and self.width % count:
-            yield Problem(
-                "registers", f"a width of {self.width} is not divisible by {count} registers, a share each: change one"
-            )
-        if count > facts.grid.size:
-            yield Problem(
-                "registers", f"{count} registers have no place among {facts.grid.size} patches: take at most as many"
-            )
 
 
 def why_not_heads(width: int, settings: Mamba2MixerSettings) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Settings of the Mamba mixer and of the backbone made of it."""
+"""Settings of the Mamba mixer and of the backbone made of it; what both generations of Mamba share stands first."""
 
 from __future__ import annotations
 
@@ -13,23 +13,13 @@ from reorder_core import Problem, RunFacts, Settings
 Positive = Annotated[int, Field(ge=1)]
 
 
-class MambaMixerSettings(Settings):
-    """One Mamba-1 mixer: projection, short convolution, selective scan, gate, projection."""
+class DirectionSettings(Settings):
+    """In which directions a sequence is scanned."""
 
-    state: Positive = 16
-    """size of the hidden state of each channel"""
-    conv: Positive = 4
-    """length of the causal depthwise convolution before the scan, in tokens"""
-    expand: Positive = 2
-    """inner width of a block as a multiple of `width`"""
-    dt_rank: Positive | Literal["auto"] = "auto"
-    """rank of the projection to the step size; auto is width / 16, rounded up"""
     direction: Literal["causal", "bidirectional", "four", "cross"] = "causal"
     """causal: first to last; bidirectional: also last to first; four: both also by columns; cross: several orders"""
     orders: Annotated[int, Field(ge=2, le=8)] | None = None
     """direction cross only: how many orders are read at once, each with a direction of its own; left out: 4"""
-    scan: Literal["auto", "torch", "triton", "mamba_ssm"] = "auto"
-    """which scan runs: mamba_ssm's compiled one or Triton kernels (both CUDA), pure torch, or auto: the fastest here"""
 
     @property
     def order_count(self) -> int:
@@ -44,8 +34,8 @@ class MambaMixerSettings(Settings):
             )
 
 
-class MambaSettings(MambaMixerSettings):
-    """A stack of Mamba-1 blocks, each `x + mixer(norm(x))`, with one norm after the last."""
+class StackSettings(DirectionSettings):
+    """A stack of blocks, each `x + mixer(norm(x))`, with one norm after the last, and where its summary is read."""
 
     width: Positive = 192
     """D, the width of a token"""
@@ -97,3 +87,22 @@ class MambaSettings(MambaMixerSettings):
             yield Problem(
                 "registers", f"{count} registers have no place among {facts.grid.size} patches: take at most as many"
             )
+
+
+class MambaMixerSettings(DirectionSettings):
+    """One Mamba-1 mixer: projection, short convolution, selective scan, gate, projection."""
+
+    state: Positive = 16
+    """size of the hidden state of each channel"""
+    conv: Positive = 4
+    """length of the causal depthwise convolution before the scan, in tokens"""
+    expand: Positive = 2
+    """inner width of a block as a multiple of `width`"""
+    dt_rank: Positive | Literal["auto"] = "auto"
+    """rank of the projection to the step size; auto is width / 16, rounded up"""
+    scan: Literal["auto", "torch", "triton", "mamba_ssm"] = "auto"
+    """which scan runs: mamba_ssm's compiled one or Triton kernels (both CUDA), pure torch, or auto: the fastest here"""
+
+
+class MambaSettings(StackSettings, MambaMixerSettings):
+    """A stack of Mamba-1 blocks."""
