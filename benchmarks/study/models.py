@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -28,16 +29,17 @@ def read(folders: list[Path], labels: list[str]) -> tuple[Scores, dict[str, floa
     scores: Scores = defaultdict(lambda: defaultdict(dict))
     seconds: dict[str, float] = defaultdict(float)
     for folder in folders:
-        result = json.loads((folder / "result.json").read_text())
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
         model = " ".join([recipe["name"], *(str(_at(recipe, label)) for label in labels)])
-        order = recipe["ordering"]["name"]
-        scores[model][order][recipe["seed"]] = 100 * result["metrics"][result["primary"]]
-        seconds[model] += result["seconds"]
-        for control in result.get("comparison", []):
-            scores[model][control["control"]][recipe["seed"]] = 100 * control["value"]
-        for place in (folder / "controls").glob("*/result.json"):
-            seconds[model] += json.loads(place.read_text())["seconds"]
+        places = {recipe["ordering"]["name"]: folder}
+        places |= {place.name: place for place in sorted((folder / "controls").glob("*/"))}
+        for order, place in places.items():
+            if not (place / "result.json").exists():
+                print(f"{place} is not finished: left out", file=sys.stderr)
+                continue
+            result = json.loads((place / "result.json").read_text())
+            scores[model][order][recipe["seed"]] = 100 * result["metrics"][result["primary"]]
+            seconds[model] += result["seconds"]
     return scores, seconds
 
 

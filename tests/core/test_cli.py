@@ -53,7 +53,7 @@ def test_list_plugins_gives_a_row_a_plugin_with_its_components(reorder):
     _, out, _ = reorder("list", "plugins", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert rows["controls"]["components"][0] == "initial"
-    assert rows["core"]["commands"] == ["list", "show", "check", "run", "new", "schema"]
+    assert rows["core"]["commands"] == ["list", "show", "check", "run", "export", "new", "schema"]
     _, out, _ = reorder("list", "plugins")
     assert out.splitlines()[0].split() == ["name", "components", "distribution", "version", "state", "load"]
 
@@ -188,7 +188,7 @@ def test_click_errors_exit_2_and_help_and_version_0(reorder):
     assert reorder("--version")[:2] == (0, "reorder 0.1.0\n")
     code, out, _ = reorder("--help")
     assert code == 0
-    assert "check   Check recipes" in out
+    assert "Check recipes without running them." in out
 
 
 def test_a_reader_that_goes_away_is_no_error():
@@ -208,6 +208,6 @@ def test_completion_knows_commands_kinds_and_names():
 
     assert complete("sh") == ["show"]
     assert complete("show", "back") == ["backbone"]
-    assert complete("show", "backbone", "ma") == ["mamba"]
+    assert complete("show", "backbone", "ma") == ["mamba", "mamba2"]
     assert complete("list", "pol") == ["policies"]
     assert complete("new", "da") == ["dataset"]

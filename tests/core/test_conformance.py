@@ -32,8 +32,21 @@ from reorder_core.interfaces.task import TaskResult
 from reorder_core.settings import DataFacts, DatasetSettings
 
 SMALL = {
+    ("backbone", "arm"): {"width": 24, "depth": 2, "state": 4},
+    ("backbone", "hierarchical"): {"widths": [24, 48], "depths": [1, 1]},
+    ("backbone", "image_transformer"): {"width": 24, "depth": 2, "heads": 2, "query": 2, "memory": 2},
+    ("backbone", "longformer"): {"width": 24, "depth": 2, "heads": 2, "window": 4},
     ("backbone", "mamba"): {"width": 24, "depth": 2},
+    ("backbone", "mamba2"): {"width": 24, "depth": 2, "head_width": 8, "state": 4},
+    ("backbone", "sparse_transformer"): {"width": 24, "depth": 2, "heads": 2},
+    ("backbone", "transformer_xl"): {"width": 24, "depth": 2, "heads": 2},
     ("backbone", "vit"): {"width": 24, "depth": 2, "heads": 2},
+    ("mixer", "image_transformer"): {"heads": 2, "query": 2, "memory": 2},
+    ("mixer", "longformer"): {"heads": 2, "window": 4},
+    ("mixer", "mamba2"): {"head_width": 16, "state": 4},
+    ("mixer", "transformer_xl"): {"heads": 2},
+    ("mixer", "vit"): {"heads": 2},
+    ("task", "arm_pretraining"): {"cluster": 2, "width": 32, "depth": 1, "heads": 2},
     ("dataset", "cluttered_digits"): {"train": 64, "validation": 32},
 }
 
