@@ -60,11 +60,11 @@ def export(opened: Opened, path: Path, to: Format, batch: int | None = None) -> 
     """
     module = Frozen(opened).eval()
     images_BCHW = _images(opened, batch or 2)
-    with torch.no_grad():
-        expected = module(images_BCHW)
     shapes = None if batch else {"images_BCHW": {0: torch.export.Dim.DYNAMIC}}
     aside = path.with_name(f"part-{path.name}")
     try:
+        with torch.no_grad():
+            expected = module(images_BCHW)
         path.parent.mkdir(parents=True, exist_ok=True)
         write = {"torch": _write_torch, "onnx": _write_onnx}[to]
         answer = write(module, images_BCHW, shapes, aside)

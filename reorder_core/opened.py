@@ -131,30 +131,25 @@ def _open(recipe: Recipe, device: Device, folder: Path | None) -> Opened:
 
 def _take_weights(learner: Any, folder: Path) -> int:
     """Put the newest whole checkpoint into the learner; returns its step."""
-    from reorder_core.training.checkpoint import Checkpoints, Shelf
+    from reorder_core.training.checkpoint import Shelf, newest_whole, trained_weights
 
-    snapshot, refused = Checkpoints(folder / "checkpoints").load_newest()
-    if snapshot is None:
-        why = refused[0] if refused else f"{folder} has no checkpoint yet"
-        raise UsageError(f"{why}: let the run save one first")
-    averaged = {
-        name.replace("ema/module.", "learner/", 1): value
-        for name, value in snapshot.tensors.items()
-        if name.startswith("ema/module.")
-    }
-    tensors = averaged or dict(snapshot.tensors)
-    Shelf(tensors, dict(snapshot.state["extra"])).take_module("learner", learner)
+    snapshot = newest_whole(folder)
+    Shelf(trained_weights(snapshot), dict(snapshot.state["extra"])).take_module("learner", learner)
     return int(snapshot.state["step"])
 
 
 def _order_of_run(folder: Path, order_N: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], str]:
     """The order that a finished run ended with; of an unfinished one the last it wrote down."""
-    finished = folder / "order.json"
-    if finished.is_file():
-        found = json.loads(finished.read_text(encoding="utf-8"))
-        return np.asarray(found["permutation"], dtype=np.int64), str(found["name"])
-    for line in reversed((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
-        row = json.loads(line)
-        if row.get("event") == "order":
-            return np.asarray(row["permutation"], dtype=np.int64), name
+    finished, rows = folder / "order.json", folder / "metrics.jsonl"
+    try:
+        if finished.is_file():
+            found = json.loads(finished.read_text(encoding="utf-8"))
+            return permutation.validate(found["permutation"], len(order_N), what=str(finished)), str(found["name"])
+        for line in reversed(rows.read_text(encoding="utf-8").splitlines()):
+            row = json.loads(line)
+            if row.get("event") == "order":
+                last_N = permutation.validate(row["permutation"], len(order_N), what=str(rows))
+                return last_N, name if np.array_equal(last_N, order_N) else f"step {row['step']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"the order of the run {folder} cannot be read ({error}): is it whole?") from error
     return order_N, name

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reorder_core.catalogue import Catalogue
-from reorder_core.recipe_checks import control_complaints, data_facts, grid_of, steps_in_epoch, training_complaints
+from reorder_core.recipe_checks import (
+    control_complaints,
+    data_facts,
+    grid_of,
+    ordering_complaints,
+    steps_in_epoch,
+    training_complaints,
+)
 from reorder_core.recipe_parts import Part, PartReader, with_article
 from reorder_core.recipe_sections import HeadSection, PatchSection, PositionsSection, TrainingSection
 from reorder_core.recipe_settings import plain, read_settings, unknown_key
@@ -168,6 +175,8 @@ class _Reader:
         controls = self._controls(data.get("controls"))
         facts = self._facts(named, patch, positions, training, controls)
         self._more_problems(further, facts)
+        if named["backbone"] is not None:
+            self.complaints.extend(ordering_complaints(named["backbone"].settings, 1 + len(further)))
         if self.complaints or not (head and patch and positions and training and facts):
             return None
         return Recipe(

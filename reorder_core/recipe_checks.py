@@ -75,6 +75,18 @@ def _phase_complaints(training: TrainingSection, steps: int | None) -> Iterator[
         )
 
 
+def ordering_complaints(settings: object, given: int) -> Iterator[Complaint]:
+    """How many orders the backbone wants, where its settings say so (`orders_read`), against how many there are."""
+    wanted = getattr(settings, "orders_read", given)
+    if wanted != given:
+        advice = "name one ordering" if wanted == 1 else f"write a list of {wanted}"
+        yield Complaint(
+            ("ordering",),
+            f"this backbone reads {wanted} {'order' if wanted == 1 else 'orders at once'}, and here "
+            f"{'is' if given == 1 else 'are'} {given}: {advice}",
+        )
+
+
 def control_complaints(controls: Sequence[Part]) -> Iterator[Complaint]:
     """Each control has a folder and a row of its own, so each name stands once."""
     seen: set[str] = set()

@@ -26,9 +26,9 @@ def read_weights(path: Path | str, of_run: str = "model.backbone.") -> dict[str,
     (no pickled code; the arguments that training scripts save beside the weights are let through).
     Raises `UsageError` where there is no such file or it holds no weights.
     """
-    place = _file_of(Path(path).expanduser())
+    place = Path(path).expanduser()
     try:
-        found: Any = load_file(place) if place.suffix == ".safetensors" else _unpickled(place)
+        found: Any = _of_run(place) if place.is_dir() else _of_file(place)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the weights {path} cannot be read as safetensors or as a torch file: {reason}") from error
@@ -78,17 +78,16 @@ def load_weights(
     module.load_state_dict({name: state.get(name, value) for name, value in own.items()})
 
 
-def _file_of(path: Path) -> Path:
-    """The file of tensors that a path means."""
-    if not path.is_dir():
-        return path
-    for pattern in ("tensors.safetensors", "step-*/tensors.safetensors", "checkpoints/step-*/tensors.safetensors"):
-        if found := sorted(path.glob(pattern)):
-            return found[-1]
-    raise UsageError(f"the folder {path} holds no checkpoint of a run: give a file of weights")
+def _of_run(folder: Path) -> dict[str, Tensor]:
+    """The weights in the newest whole checkpoint, the averaged ones where there are any."""
+    from reorder_core.training.checkpoint import newest_whole, trained_weights
+
+    return trained_weights(newest_whole(folder))
 
 
-def _unpickled(path: Path) -> Any:
+def _of_file(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
 

@@ -26,6 +26,11 @@ class DirectionSettings(Settings):
         """How many orders a cross-scan reads."""
         return self.orders or 4
 
+    @property
+    def orders_read(self) -> int:
+        """How many orderings a recipe gives."""
+        return self.order_count if self.direction == "cross" else 1
+
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
         if self.orders is not None and self.direction != "cross":

@@ -42,8 +42,12 @@ class Retention:
 
     @property
     def first_to_last(self) -> float:
-        """Influence of the first quarter of the slots over that of the last: below 1, the beginning is forgotten."""
-        return quarter_ratio(self.gradient_N)
+        """Influence of the first quarter of the slots over that of the last: below 1, the beginning is forgotten.
+
+        By occlusion where at least four slots were occluded, as a model may stop its gradient on purpose
+        (Transformer-XL does, at its memory) and remember all the same; else by gradient.
+        """
+        return quarter_ratio(self.occlusion_RS.mean(axis=0) if self.slots_S.size >= 4 else self.gradient_N)
 
 
 def quarter_ratio(influence_N: NDArray[np.float64]) -> float:

@@ -21,8 +21,8 @@ def print_findings(findings: Sequence[Finding], folder: Path, console: Console) 
     console.print(
         "output: how far the summary moves, relative to its length (of the models: in random orders)\n"
         "brackets: paired bootstrap 95 % interval over images. MFLOPs: of one image, forward\n"
-        "first/last: influence of the first quarter of the slots over that of the last, over random orders;\n"
-        "below 1, the beginning is forgotten",
+        "first/last: influence of the first quarter of the slots over that of the last, over random orders,\n"
+        "by occlusion (by gradient with --slots below 4); below 1, the beginning is forgotten",
         style="dim",
         soft_wrap=True,
     )

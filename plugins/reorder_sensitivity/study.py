@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reorder_core import Batch, RunError
 from reorder_core.opened import Opened, open_target
 from reorder_sensitivity.card import Card, card
-from reorder_sensitivity.forgetting import Retention, retention
+from reorder_sensitivity.forgetting import Retention, quarter_ratio, retention
 from reorder_sensitivity.orders import Tried, named_orders, random_orders, swapped_orders
 from reorder_sensitivity.reaction import Reaction, reactions
 from reorder_sensitivity.report import print_findings
@@ -60,6 +60,7 @@ class Finding:
                 "occlusion": kept.occlusion_RS.mean(axis=0).tolist(),
                 "place": kept.place_N.tolist(),
                 "first_to_last_quarter": kept.first_to_last,
+                "first_to_last_quarter_by_gradient": quarter_ratio(kept.gradient_N),
             },
         }
 

@@ -90,6 +90,8 @@ class TransformerXLBackbone(SequenceModel):
         self.grid = context.grid
         inner = context.changed(width=settings.width)
         special = settings.special_tokens()
+        if message := settings.why_read_alone(context.grid.size):
+            raise UsageError(f"backbone.segment: {message}")
         with seeded(context.generator):
             rates = [settings.drop_path * k / max(1, settings.depth - 1) for k in range(settings.depth)]
             self.blocks = nn.ModuleList(

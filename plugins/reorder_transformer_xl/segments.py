@@ -42,13 +42,20 @@ class Segments:
 def cut(length: int, segment: int | str, memory: int, faithful: bool = False) -> Segments:
     """Segments of a sequence. The memory is cut down to what the last segment can see; 0 where `faithful`.
 
-    `auto` is a quarter of the sequence, rounded up, so that memory is carried three times; where `faithful`, it is
-    the whole sequence. `why_no_cut` says beforehand whether a segment fits.
+    `auto` is a quarter of the sequence, rounded up, so that memory is carried three times, and longer where the last
+    token would stand alone; where `faithful`, it is the whole sequence. `why_no_cut` says whether a segment fits.
     """
     auto = length if faithful else -(-length // _AUTO_SEGMENTS)
+    while stands_alone(length, auto):
+        auto += 1
     size = auto if segment == "auto" else int(segment)
     before_last = (-(-length // size) - 1) * size
     return Segments(length, size, 0 if faithful else min(memory, before_last))
+
+
+def stands_alone(length: int, segment: int) -> bool:
+    """Whether the last token has a segment to itself: nothing that is read there gets a gradient to another token."""
+    return (length > segment and length % segment == 1) or (segment == 1 and length > 1)
 
 
 def why_no_cut(length: int, segment: int | str, special: int = 0) -> str:

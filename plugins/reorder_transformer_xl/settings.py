@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reorder_core import Problem, RunFacts, SequenceSettings, Settings
-from reorder_transformer_xl.segments import Segment, why_no_cut
+from reorder_transformer_xl.segments import Segment, cut, stands_alone, why_no_cut
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -60,19 +60,23 @@ class TransformerXLSettings(TransformerXLMixerSettings, SequenceSettings):
                 "a causal model has read no patch yet at its first token: "
                 "put the class token at the middle or the end, or choose causal: false",
             )
+        if message := self.why_read_alone(facts.grid.size):
+            yield Problem("segment", message)
 
-        length = facts.grid.size + self.special_tokens()
-        if self.segment != "auto" and self.memory and self._class_stands_last() and length % self.segment == 1:
-            yield Problem(
-                "segment",
-                f"{facts.grid.size} patches fill segments of {self.segment}, so that the class token stands alone in "
-                f"the last one, and no gradient flows to any patch through the memory: choose {self.segment + 1}, or "
-                f"another readout",
-            )
-
-    def _class_stands_last(self) -> bool:
+    def why_read_alone(self, patches: int) -> str:
+        """Why no gradient would reach any other token from where the summary is read; empty where it does."""
         position = self.class_position or ("end" if self.causal and not self.class_sees_all() else "start")
-        return self.readout == "class" and position == "end"
+        at_the_end = self.readout == "last" or (self.readout == "class" and position == "end")
+        length = patches + self.special_tokens()
+        size = cut(length, self.segment, self.memory, self.faithful).size
+        if not at_the_end or not stands_alone(length, size):
+            return ""
+        better = next(other for other in range(size + 1, length + 1) if not stands_alone(length, other))
+        what = "class token" if self.readout == "class" else "last patch, which is read,"
+        return (
+            f"with segments of {size} the {what} stands alone in the last one, and no gradient flows through the "
+            f"memory to any other: choose {better}, or readout mean"
+        )
 
     def special_tokens(self) -> int:
         return 1 if self.readout == "class" else 0

@@ -47,10 +47,10 @@ def command(recipes: Sequence[Path], overrides: Sequence[str], as_json: bool) ->
 def describe(recipe: Recipe) -> str:
     """What a recipe is about, on one line: data, grid, parts, steps."""
     data, grid = recipe.facts.data, recipe.facts.grid
-    orders = [part.name for part in (recipe.ordering, *recipe.further_orderings)]
-    order = f"{recipe.backbone.name} in the {'order' if len(orders) == 1 else 'orders'} {', '.join(orders)}"
+    further = "".join(f", and {part.name}" for part in recipe.further_orderings)
+    order = f"{recipe.backbone.name} in the order {recipe.ordering.name}{further}"
     if recipe.policy is not None:
-        order = f"{recipe.backbone.name} with {recipe.policy.name} from {_prior(recipe)}"
+        order = f"{recipe.backbone.name} with {recipe.policy.name} from {_prior(recipe)}{further}"
     images = "" if data.train is None else f"{data.train:,} images of "
     parts = [
         f"{recipe.data.name}: {images}{data.height}x{data.width}x{data.channels}",

@@ -96,6 +96,30 @@ class Checkpoints:
         )
 
 
+def trained_weights(snapshot: Snapshot) -> dict[str, Tensor]:
+    """The tensors of model and task (`learner/…`): the averaged ones where there are any, as validation has them."""
+    averaged = {
+        name.replace("ema/module.", "learner/", 1): value
+        for name, value in snapshot.tensors.items()
+        if name.startswith("ema/module.")
+    }
+    return averaged or {name: value for name, value in snapshot.tensors.items() if name.startswith("learner/")}
+
+
+def newest_whole(folder: Path) -> Snapshot:
+    """The newest whole checkpoint of a run, of its `checkpoints/`, or the checkpoint that `folder` is.
+
+    Raises `UsageError` where there is none.
+    """
+    if (folder / _TENSORS).is_file():
+        return read(folder)
+    below = folder / "checkpoints"
+    snapshot, refused = Checkpoints(below if below.is_dir() else folder).load_newest()
+    if snapshot is None:
+        raise UsageError(refused[0] if refused else f"the folder {folder} holds no checkpoint of a run")
+    return snapshot
+
+
 def _write_files(folder: Path, snapshot: Snapshot) -> None:
     # safetensors refuses tensors that share memory (tied weights): each is written as its own copy
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in snapshot.tensors.items()}

@@ -19,10 +19,10 @@ SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 # What a backbone needs to be small; unknown keys are left out, so that one list serves them all.
 SMALL = {"width": 24, "depth": 2, "heads": 2, "state": 4, "window": 4, "segment": 6, "memory": 6}
 OWN = {
-    "hierarchical": {"widths": [16, 32], "depths": [1, 1]},
+    "hierarchical": {"widths": [16, 32], "depths": [1, 1], "mixer": {"name": "vit", "heads": 2}},
     "mamba2": {"head_width": 8},
     "timm_vit": {"model": "vit_tiny_patch16_224"},
-    "image_transformer": {"query_block": 4, "memory_block": 2},
+    "image_transformer": {"query": 4, "memory": 2},
 }
 BACKBONES = sorted(
     entry.component.name for entry in Catalogue.load().entries("backbone") if entry.distribution == "reorder"

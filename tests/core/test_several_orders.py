@@ -60,14 +60,20 @@ def test_a_run_writes_the_further_orders_down(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([CROSS], "reads 3 orders at once, and the recipe gives 1: write ordering: as a list of 3"),
-        ([CROSS, "ordering=[row_major, hilbert]"], "and the recipe gives 2: write ordering: as a list of 3"),
-        (["ordering=[row_major, hilbert]"], "reads 1 order, and the recipe gives 2: name one ordering"),
+        ([CROSS], "ordering: this backbone reads 3 orders at once, and here is 1: write a list of 3"),
+        ([CROSS, "ordering=[row_major, hilbert]"], "and here are 2: write a list of 3"),
+        (["ordering=[row_major, hilbert]"], "ordering: this backbone reads 1 order, and here are 2: name one ordering"),
     ],
 )
-def test_a_wrong_number_of_orders_is_one_sentence(overrides, said):
-    with pytest.raises(UsageError, match=said):
-        open_recipe(load_recipe(SMOKE, [*overrides, *SHORT]), "cpu")
+def test_a_wrong_number_of_orders_is_found_by_check(overrides, said):
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(SMOKE, [*overrides, *SHORT])
+
+
+def test_a_backbone_whose_settings_do_not_say_is_refused_when_it_is_built():
+    vit = "backbone={name: vit, width: 16, depth: 1, heads: 2}"
+    with pytest.raises(UsageError, match="reads 1 order, and the recipe gives 2: name one ordering"):
+        open_recipe(load_recipe(SMOKE, [vit, "ordering=[row_major, hilbert]", *SHORT]), "cpu")
 
 
 def test_a_wrong_name_in_the_list_is_found_by_check():

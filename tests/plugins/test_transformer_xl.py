@@ -330,6 +330,8 @@ FACTS = RunFacts(DataFacts(12, 16, 1), GRID, 4, 8, "learned")
         ),
         ({"segment": 13, "readout": "last"}, "segment", "sequence of 12 (12 patches): choose at most 12, or auto"),
         ({"segment": 6}, "segment", "the class token stands alone in the last one"),
+        ({"segment": 6, "memory": 0}, "segment", "choose 7, or readout mean"),
+        ({"segment": 11, "readout": "last"}, "segment", "the last patch, which is read, stands alone"),
         ({"heads": 5}, "heads", "5 heads do not divide the width 192"),
         ({"class_position": "start"}, "class_position", "has read no patch yet at its first token"),
         ({"relative": False, "distances": "learned"}, "distances", "no distance to learn"),
@@ -342,7 +344,15 @@ def test_settings_that_contradict_each_other_are_a_problem(settings, key, says):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"segment": 13}, {"segment": 6, "memory": 0}, {"faithful": True, "class_position": "start"}, {"causal": False}], ids=str
+    "settings",
+    [
+        {},
+        {"segment": 13},
+        {"segment": 6, "readout": "mean"},
+        {"faithful": True, "class_position": "start"},
+        {"causal": False},
+    ],
+    ids=str,
 )
 def test_settings_that_agree_are_none(settings):
     assert not list(TransformerXLSettings(**settings).problems(FACTS))
