@@ -38,7 +38,7 @@ def tokens(batch=2, count=12, seed=0):
     [
         {},
         {"norm": "pre"},
-        {"segment": 3, "memory": 2},
+        {"segment": 3, "memory": 2, "readout": "mean"},
         {"segment": 2, "memory": 5, "readout": "mean"},
         {"readout": "last", "distances": "learned"},
         {"relative": False},
@@ -81,7 +81,8 @@ def test_holds_the_contract_of_mixers(settings):
         (197, "auto", 128, True, (197, 0, 1)),
         (197, 64, 128, True, (64, 0, 4)),
         (197, 197, 128, False, (197, 0, 1)),
-        (3, "auto", 128, False, (1, 2, 3)),
+        (3, "auto", 128, False, (3, 0, 1)),
+        (13, "auto", 128, False, (5, 10, 3)),
     ],
 )
 def test_how_a_sequence_is_cut(length, segment, memory, faithful, expected):
@@ -128,7 +129,7 @@ def test_a_causal_class_token_stands_at_the_end_and_in_the_last_segment():
     model = build()
     assert model.special_places(12) == (12,)
     assert model.attention == "causal"
-    assert model.blocks[0].mixer.segments(13).size == 4
+    assert model.blocks[0].mixer.segments(13).size == 5  # a quarter would leave it alone in the last one
 
 
 @torch.no_grad()
@@ -268,7 +269,7 @@ def test_bfloat16_stays_near_float32():
 
 
 def test_gradients_under_autocast_stay_near_float32():
-    model = build(segment=4)
+    model = build(segment=5)
 
     def gradients():
         features = model(tokens(), ROW)
