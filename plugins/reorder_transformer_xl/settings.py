@@ -29,8 +29,8 @@ class TransformerXLMixerSettings(Settings):
     distances: Literal["sinusoid", "learned"] = "sinusoid"
     """what stands for a distance between two tokens: a fixed sinusoid, or a learned vector (only with `relative`)"""
     faithful: bool = False
-    """as the released REOrder code: `memory` is ignored, none is carried; a class token at the start sees all and is seen
-    by all"""
+    """as the released REOrder code: `memory` is ignored, none is carried; a class token at the start sees all and
+    is seen by all"""
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
