@@ -133,13 +133,13 @@ class ArmPretraining(nn.Module):
                 f"that it is to predict: set backbone.direction to causal"
             )
         layout = (order.layout(self.grid) if isinstance(order, Draw) else order).to(batch.images_BCHW.device)
-        pixels_BMP = self.predict(run(batch.images_BCHW, order), layout)
+        pixels_BMP = self.predict_pixels(run(batch.images_BCHW, order), layout)
         patches_BNP = patchify(batch.images_BCHW.float(), self.grid, self.patch)
         target_BMP = layout.order(normalise_patches(patches_BNP))[:, self.settings.cluster :]
         loss_B = (pixels_BMP - target_BMP).square().mean(dim=(1, 2))
         return TaskResult(loss_B, Prediction(pixels_BMP, layout))
 
-    def predict(self, features: Features, layout: Layout) -> Tensor:
+    def predict_pixels(self, features: Features, layout: Layout) -> Tensor:
         """Normalised pixels of the slots from the second cluster on, float32 [B, M, P]."""
         tokens_BSF = self._tokens(features)
         decoded = self.to_decoder(tokens_BSF).chunk(self.settings.depth, dim=-1)

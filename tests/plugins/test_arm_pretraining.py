@@ -120,7 +120,7 @@ def test_the_decoder_is_a_stack_of_cross_attention():
     """The same predictions from an explicit softmax over the tokens that a slot may see."""
     task, layout = task_of(), order_of()
     tokens_BND = torch.randn(2, 12, 16)
-    found = task.predict(Features((Level(tokens_BND, layout),), tokens_BND.mean(1)), layout)
+    found = task.predict_pixels(Features((Level(tokens_BND, layout),), tokens_BND.mean(1)), layout)
     latent = task.to_decoder(task.norms[0](tokens_BND))
     place = sincos2d(GRID, 16)[layout.perm_GN[0]]
     for b in range(2):
