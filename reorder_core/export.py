@@ -63,11 +63,12 @@ def export(opened: Opened, path: Path, to: Format, batch: int | None = None) -> 
     shapes = None if batch else {"images_BCHW": {0: torch.export.Dim.DYNAMIC}}
     aside = path.with_name(f"part-{path.name}")
     try:
-        with torch.no_grad():
+        with torch.no_grad():  # what is exported answers; it does not learn
             expected = module(images_BCHW)
         path.parent.mkdir(parents=True, exist_ok=True)
         write = {"torch": _write_torch, "onnx": _write_onnx}[to]
-        answer = write(module, images_BCHW, shapes, aside)
+        with torch.no_grad():
+            answer = write(module, images_BCHW, shapes, aside)
         difference = _difference(expected, answer(images_BCHW))
         if not batch:  # the number of images is free only if another number works
             one_BCHW = images_BCHW[:1]

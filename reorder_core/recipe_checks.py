@@ -76,14 +76,17 @@ def _phase_complaints(training: TrainingSection, steps: int | None) -> Iterator[
 
 
 def ordering_complaints(settings: object, given: int) -> Iterator[Complaint]:
-    """How many orders the backbone wants, where its settings say so (`orders_read`), against how many there are."""
-    wanted = getattr(settings, "orders_read", given)
-    if wanted != given:
+    """How many orders the backbone wants, by `orders_read` of its settings, against how many the recipe gives.
+
+    Settings without it read one; None is known only when the backbone is built (it holds a mixer, say).
+    """
+    wanted = getattr(settings, "orders_read", 1)
+    if wanted is not None and wanted != given:
         advice = "name one ordering" if wanted == 1 else f"write a list of {wanted}"
         yield Complaint(
             ("ordering",),
-            f"this backbone reads {wanted} {'order' if wanted == 1 else 'orders at once'}, and here "
-            f"{'is' if given == 1 else 'are'} {given}: {advice}",
+            f"this backbone reads {wanted} {'order' if wanted == 1 else 'orders at once'}, and the recipe "
+            f"gives {given}: {advice}",
         )
 
 

@@ -71,6 +71,11 @@ class HierarchicalSettings(Settings):
                 )
                 return
 
+    @property
+    def orders_read(self) -> None:
+        """As many as the mixer reads, which is known when it is built."""
+        return None
+
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
         yield from self.mistakes(facts.grid)

@@ -62,12 +62,15 @@ class ImageTransformerMixerSettings(Settings):
         if self.two_dimensional and grid.frames > 1:
             return Problem("blocks", f"rectangles lie in one picture, not in {grid.frames} frames: choose 'sequence'")
         whole = (grid.rows, grid.columns) if self.two_dimensional else (1, grid.size)
-        for key, what, shape in (
-            ("query", "a query block", self.query_shape),
-            ("memory", "a reach", self.memory_reach),
+        for key, what, given, shape in (
+            ("query", "a query block", self.query, self.query_shape),
+            ("memory", "a reach", self.memory, self.memory_reach),
         ):
-            if shape[0] > whole[0] or shape[1] > whole[1]:
-                return Problem(key, f"{what} of {self._size(shape)} is larger than the {self._size(whole)} there are")
+            if given is not None and (shape[0] > whole[0] or shape[1] > whole[1]):
+                there = self._size(whole)
+                return Problem(
+                    key, f"{what} of {self._size(shape)} is larger than the {there} there are: choose at most {there}"
+                )
         return None
 
     def _size(self, shape: Pair) -> str:

@@ -72,15 +72,17 @@ def banded(
     T, S, K = blocks.bias_TSK.shape
     out_BLHE = query_BLHE.new_empty(query_BLHE.shape)
     log_BHt = query_BLHE.new_empty(B, H, T * S, dtype=work)
-    for tile in tiles(B, H, T * S * K):
-        weight, value = _scores(tile, query_BLHE, key_BLHE, valid_BL, blocks)[0], tile.rows(value_BLHE, work)
-        top = weight.amax(-1, keepdim=True)
-        weight.sub_(top).exp2_()
-        total = weight.sum(-1, keepdim=True)
-        mixed = torch.bmm(weight, gather(value, blocks.key_TK)).div_(total)
-        tile.put(out_BLHE, mixed.view(-1, T * S, E).index_select(1, blocks.slot_L))
-        logs = log_BHt[tile.images, tile.heads]
-        logs.copy_(total.log2_().add_(top).view(logs.shape))
+    # Autocast reaches in here, and would make the scores, whose sums the backward pass relies on, of half precision.
+    with torch.autocast(query_BLHE.device.type, enabled=False):
+        for tile in tiles(B, H, T * S * K):
+            weight, value = _scores(tile, query_BLHE, key_BLHE, valid_BL, blocks)[0], tile.rows(value_BLHE, work)
+            top = weight.amax(-1, keepdim=True)
+            weight.sub_(top).exp2_()
+            total = weight.sum(-1, keepdim=True)
+            mixed = torch.bmm(weight, gather(value, blocks.key_TK)).div_(total)
+            tile.put(out_BLHE, mixed.view(-1, T * S, E).index_select(1, blocks.slot_L))
+            logs = log_BHt[tile.images, tile.heads]
+            logs.copy_(total.log2_().add_(top).view(logs.shape))
     return out_BLHE, log_BHt
 
 
@@ -101,19 +103,20 @@ def banded_backward(
     blocks = kept_cut(L, window, dilation, tuple(places), query_BLHE.device)
     T, S, K = blocks.bias_TSK.shape
     grads = tuple(query_BLHE.new_empty(query_BLHE.shape) for _ in range(3))
-    for tile in tiles(B, H, T * S * K):
-        weight, query, key = _scores(tile, query_BLHE, key_BLHE, valid_BL, blocks)
-        weight.sub_(log_BHt[tile.images, tile.heads].reshape(-1, S, 1)).exp2_()
-        out_grad = gather(tile.rows(out_grad_BLHE, weight.dtype), blocks.query_TS)
-        out_grad.view(-1, T * S, E).index_fill_(1, blocks.filling, 0)
-        value_grad = torch.bmm(weight.mT, out_grad)
-        score_grad = torch.bmm(out_grad, gather(tile.rows(value_BLHE, weight.dtype), blocks.key_TK).mT).mul_(weight)
-        score_grad.addcmul_(weight, score_grad.sum(-1, keepdim=True), value=-1)
-        query_grad = torch.bmm(score_grad, key).mul_(E**-0.5)
-        key_grad = torch.bmm(score_grad.mT, query).mul_(math.log(2))  # query is scaled by log2(e) / sqrt(E)
-        tile.put(grads[0], query_grad.view(-1, T * S, E).index_select(1, blocks.slot_L))
-        tile.put(grads[1], _collected(key_grad, blocks, places))
-        tile.put(grads[2], _collected(value_grad, blocks, places))
+    with torch.autocast(query_BLHE.device.type, enabled=False):
+        for tile in tiles(B, H, T * S * K):
+            weight, query, key = _scores(tile, query_BLHE, key_BLHE, valid_BL, blocks)
+            weight.sub_(log_BHt[tile.images, tile.heads].reshape(-1, S, 1)).exp2_()
+            out_grad = gather(tile.rows(out_grad_BLHE, weight.dtype), blocks.query_TS)
+            out_grad.view(-1, T * S, E).index_fill_(1, blocks.filling, 0)
+            value_grad = torch.bmm(weight.mT, out_grad)
+            score_grad = torch.bmm(out_grad, gather(tile.rows(value_BLHE, weight.dtype), blocks.key_TK).mT).mul_(weight)
+            score_grad.addcmul_(weight, score_grad.sum(-1, keepdim=True), value=-1)
+            query_grad = torch.bmm(score_grad, key).mul_(E**-0.5)
+            key_grad = torch.bmm(score_grad.mT, query).mul_(math.log(2))  # query is scaled by log2(e) / sqrt(E)
+            tile.put(grads[0], query_grad.view(-1, T * S, E).index_select(1, blocks.slot_L))
+            tile.put(grads[1], _collected(key_grad, blocks, places))
+            tile.put(grads[2], _collected(value_grad, blocks, places))
     return grads[0], grads[1], grads[2]
 
 

@@ -108,5 +108,9 @@ def _columns(place_L: Tensor, dilation: int, count: int, size: int, window: int,
 
 @lru_cache(maxsize=4)
 def kept_cut(length: int, window: int, dilation: int, places: tuple[int, ...], device: torch.device) -> Blocks:
-    """The same, kept: all blocks of a model cut alike, at every step."""
-    return cut(length, window, dilation, places, device)
+    """The same, kept: all blocks of a model cut alike, at every step.
+
+    Made as ordinary tensors in inference mode too: what is kept there must serve a training step later.
+    """
+    with torch.inference_mode(False):
+        return cut(length, window, dilation, places, device)

@@ -24,7 +24,7 @@ def why_not_flex(device_type: str, dtype: torch.dtype, head_width: int) -> str:
     if device_type != "cuda":
         return f"compiled flex attention needs tensors on a CUDA device, not on {device_type}"
     if find_spec("triton") is None:
-        return "compiled flex attention needs the package triton, which is not installed here"
+        return "compiled flex attention needs the package triton, which is not installed here: pip install triton"
     if dtype == torch.float64:
         return "compiled flex attention has no float64"
     if head_width < 16:

@@ -135,7 +135,9 @@ def _scratch(like: Tensor, count: int, shape: tuple[int, ...]) -> list[Tensor]:
     for place in range(count):
         flat = _kept.flat.get((like.dtype, place))
         if flat is None or flat.numel() < numel:
-            _kept.flat[like.dtype, place] = torch.empty(numel, dtype=like.dtype)
+            # Kept from inference mode, it must still be writable in a training step.
+            with torch.inference_mode(False):
+                _kept.flat[like.dtype, place] = torch.empty(numel, dtype=like.dtype)
     return [_kept.flat[like.dtype, place][:numel].view(shape) for place in range(count)]
 
 

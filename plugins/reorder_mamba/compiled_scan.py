@@ -146,7 +146,10 @@ def _build(compiler: list[str], to: Path) -> None:
 
 def _compiler() -> list[str]:
     """The command of the compiler: what CXX says, as in make, or the first that is there."""
-    named = shlex.split(os.environ.get("CXX", ""))
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise LookupError(f"CXX can not be read as a command: {error}") from error
     for command in (named,) if named else (["c++"], ["g++"], ["clang++"]):
         if shutil.which(command[0]):
             return command

@@ -215,8 +215,11 @@ def _decays(s_BKTH: Tensor) -> Tensor:
 def _by_head(tensor_BKTHP: Tensor, scale_BKTH: Tensor) -> Tensor:
     """The scaled tensor with a matrix [T, P] for each head, [B·K·H, T, P]."""
     B, K, T, H, P = tensor_BKTHP.shape
+    factors = tensor_BKTHP.transpose(2, 3), scale_BKTH.transpose(2, 3).unsqueeze(-1)
+    if torch.compiler.is_exporting():  # there autograd looks on, and refuses to write into a given tensor
+        return torch.mul(*factors).flatten(0, 2)
     scaled = tensor_BKTHP.new_empty(B, K, H, T, P)
-    torch.mul(tensor_BKTHP.transpose(2, 3), scale_BKTH.transpose(2, 3).unsqueeze(-1), out=scaled)
+    torch.mul(*factors, out=scaled)
     return scaled.flatten(0, 2)
 
 

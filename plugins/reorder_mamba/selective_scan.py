@@ -116,7 +116,10 @@ def why_not_mamba_ssm(device_type: str, dtype: torch.dtype) -> str:
         import_module("selective_scan_cuda")
         interface = import_module("mamba_ssm.ops.selective_scan_interface")
     except Exception as error:  # a broken build raises anything from ImportError to OSError
-        return f"mamba-ssm's compiled scan is not installed here ({type(error).__name__}: {error})"
+        return (
+            f"mamba-ssm's compiled scan is not installed here ({type(error).__name__}: {error}): install it with nvcc "
+            f"and MAMBA_FORCE_BUILD=TRUE pip install 'reorder[mamba]', as a plain install builds none"
+        )
     if not callable(getattr(interface, "selective_scan_fn", None)):
         return "the installed mamba-ssm has no selective_scan_fn"
     return ""

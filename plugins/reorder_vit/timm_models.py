@@ -45,6 +45,10 @@ def timm_model(settings: TimmVitSettings, context: Context) -> nn.Module:
         if settings.depth > len(model.blocks):
             raise UsageError(f"backbone.depth: '{name}' has {len(model.blocks)} blocks, not {settings.depth}")
         model.blocks = model.blocks[: settings.depth]
+        for k, block in enumerate(model.blocks):  # the rate rises to the last block that is kept
+            for part in (getattr(block, "drop_path1", None), getattr(block, "drop_path2", None)):
+                if hasattr(part, "drop_prob"):
+                    part.drop_prob = settings.drop_path * k / max(1, settings.depth - 1)
     return model
 
 
@@ -64,7 +68,17 @@ def _unfit(name: str) -> str:
     )
 
 
+def _refuse_unknown_tag(name: str) -> None:
+    """`model.tag` names the weights of a model; timm knows which there are without the network."""
+    model, _, tag = name.partition(".")
+    known = [each.partition(".")[2] for each in timm.list_pretrained(f"{model}.*")]
+    if tag and tag not in known:
+        there = f"it has {', '.join(known)}" if known else "timm has none of it"
+        raise UsageError(f"backbone.model: '{model}' has no weights tagged '{tag}': {there}")
+
+
 def _create(name: str, weights: str | None, options: Mapping[str, Any]) -> Any:
+    _refuse_unknown_tag(name)
     if weights is None:
         return timm.create_model(name, pretrained=False, **options)
     if weights != "pretrained":
@@ -84,7 +98,7 @@ def _from_file(name: str, path: str, options: Mapping[str, Any]) -> Any:
     try:
         overlay: dict[str, Any] = {"state_dict": state, "num_classes": 0}
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:  # what timm's filters raise
         raise UsageError(
             f"the weights {path} do not fit '{name}' ({_line(error)}): name the model they are of"
         ) from error

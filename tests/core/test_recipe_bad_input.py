@@ -87,7 +87,7 @@ ONE_LINE = [
     (
         "kind: learned",
         "kind: lerned",
-        "x.yaml:5: positions.kind: must be learned, sincos2d or none, not 'lerned'; did you mean 'learned'?",
+        "x.yaml:5: positions.kind: must be learned, sincos2d, sincos1d or none, not 'lerned'; did you mean 'learned'?",
     ),
     (
         "batch_size: 32",

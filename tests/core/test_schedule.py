@@ -78,7 +78,9 @@ def test_never_zero_at_first_never_above_one(
     assert all(0.0 <= value <= 1.0 for value in factor)
     if total > 1:
         assert factor[0] > 0.0
-    assert factor[-1] == pytest.approx(factor[total - 1], abs=1e-12) or warm_up > total, "past the end nothing moves"
+    assert factor[-1] == pytest.approx(factor[total - 1], abs=1e-12) or warm_up > total - 1, (
+        "past the end nothing moves"
+    )
 
 
 def test_bad_input() -> None:

@@ -60,9 +60,12 @@ def test_a_run_writes_the_further_orders_down(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([CROSS], "ordering: this backbone reads 3 orders at once, and here is 1: write a list of 3"),
-        ([CROSS, "ordering=[row_major, hilbert]"], "and here are 2: write a list of 3"),
-        (["ordering=[row_major, hilbert]"], "ordering: this backbone reads 1 order, and here are 2: name one ordering"),
+        ([CROSS], "ordering: this backbone reads 3 orders at once, and the recipe gives 1: write a list of 3"),
+        ([CROSS, "ordering=[row_major, hilbert]"], "and the recipe gives 2: write a list of 3"),
+        (
+            ["ordering=[row_major, hilbert]"],
+            "ordering: this backbone reads 1 order, and the recipe gives 2: name one ordering",
+        ),
     ],
 )
 def test_a_wrong_number_of_orders_is_found_by_check(overrides, said):
@@ -70,10 +73,12 @@ def test_a_wrong_number_of_orders_is_found_by_check(overrides, said):
         load_recipe(SMOKE, [*overrides, *SHORT])
 
 
-def test_a_backbone_whose_settings_do_not_say_is_refused_when_it_is_built():
-    vit = "backbone={name: vit, width: 16, depth: 1, heads: 2}"
-    with pytest.raises(UsageError, match="reads 1 order, and the recipe gives 2: name one ordering"):
-        open_recipe(load_recipe(SMOKE, [vit, "ordering=[row_major, hilbert]", *SHORT]), "cpu")
+def test_a_hierarchy_is_asked_when_it_is_built():
+    cross = "{name: mamba, direction: cross, orders: 2, state: 4}"
+    around = f"backbone={{name: hierarchical, widths: [16, 16], depths: [1, 1], mixer: {cross}}}"
+    assert open_recipe(load_recipe(SMOKE, [around, "ordering=[row_major, hilbert]", *SHORT]), "cpu")
+    with pytest.raises(UsageError, match="reads 2 orders at once, and the recipe gives 1: write ordering: as a list"):
+        open_recipe(load_recipe(SMOKE, [around, *SHORT]), "cpu")
 
 
 def test_a_wrong_name_in_the_list_is_found_by_check():

@@ -210,6 +210,22 @@ def test_a_form_that_does_not_exist_is_refused(monkeypatch, afresh):
         ours(*inputs(1, 3, 2, 2))
 
 
+def test_scratch_of_inference_mode_serves_training(monkeypatch, afresh):
+    monkeypatch.setenv(compiled_scan.SWITCH, "eager")
+    monkeypatch.setattr(chunked_scan, "_kept", chunked_scan._Kept())
+    values = inputs(2, 11, 5, 3)
+    with torch.inference_mode():
+        before = ours(*values)
+    assert torch.equal(output_and_gradients(ours, values)[0], before)
+
+
+def test_a_command_that_cannot_be_read_is_told(monkeypatch, afresh):
+    monkeypatch.setenv("CXX", "'unbalanced")
+    assert "CXX" in compiled_scan.why_not()
+    monkeypatch.delenv(compiled_scan.SWITCH, raising=False)
+    assert not compiled_scan.runs_for(torch.zeros(1))
+
+
 def test_eager_asks_no_compiler(tmp_path, monkeypatch, afresh):
     nothing_compiles(tmp_path, monkeypatch, "no-such-compiler")
     monkeypatch.setenv(compiled_scan.SWITCH, "eager")

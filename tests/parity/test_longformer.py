@@ -91,6 +91,29 @@ def test_half_precision_is_computed_in_float32(dtype):
     torch.testing.assert_close(ours[0], exact[0].to(dtype))
 
 
+def test_gradients_under_autocast_are_those_of_float32_scores():
+    """With large scores, sums over scores of half precision would not belong to the weights of the backward pass."""
+    generator = torch.Generator().manual_seed(0)
+    exact = [(torch.randn(2, 2, 40, 16, generator=generator) * 3).bfloat16().double().requires_grad_() for _ in "qkv"]
+    half = [tensor.detach().bfloat16().requires_grad_() for tensor in exact]
+    twins = torch.autograd.grad(sliding_window_attention_reference(*exact, 8).square().sum(), exact)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output_BHLE = sliding_window_attention(*half, 8, backend="banded")
+    found = torch.autograd.grad(output_BHLE.double().square().sum(), half)
+    for one, twin in zip(found, twins, strict=True):
+        assert (one.double() - twin).norm() <= 0.02 * twin.norm()
+
+
+def test_what_is_kept_in_inference_mode_serves_training():
+    exact = [torch.randn(1, 1, 37, 8, dtype=torch.float64) for _ in "qkv"]
+    with torch.inference_mode():
+        before = sliding_window_attention(*exact, 6, backend="banded")
+    query = exact[0].requires_grad_()
+    after = sliding_window_attention(*exact, 6, backend="banded")
+    assert torch.equal(before, after.detach())
+    assert torch.autograd.grad(after.sum(), query)[0].isfinite().all()
+
+
 def test_extreme_scores_stay_finite():
     tensors = [1e3 * tensor.detach().float() for tensor in heads(1, 2, 70, 8)]
     tensors = [tensor.requires_grad_() for tensor in tensors]

@@ -295,7 +295,7 @@ def test_traces_without_a_graph_break_with_its_gradients(settings):
 
 @pytest.mark.skipif(NO_COMPILER, reason="torch.compile needs a C++ compiler on this machine")
 def test_compiles_without_a_graph_break():
-    model = build(depth=1, segment=4)
+    model = build(depth=1, segment=5)
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True)
         torch.testing.assert_close(
