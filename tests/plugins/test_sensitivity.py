@@ -175,6 +175,16 @@ def test_a_run_without_a_checkpoint_says_so(run_folder, tmp_path, capsys):
         open_target(bare, (), "cpu")
 
 
+def test_attention_is_counted():
+    """Four times the patches are four times the linear layers, and sixteen times the attention."""
+    flops = []
+    for size in (16, 32):
+        data = {"name": "cluttered_digits", "size": 32, "train": 256, "validation": 2}
+        changes = {"data": data, "patch.size": 512 // size // 4, "backbone": {"name": "vit", "width": 24, "depth": 1}}
+        flops.append(card(open_recipe(load_recipe(SMOKE, SMALL).with_overrides(changes), "cpu")).flops)
+    assert flops[1] > 4 * flops[0]
+
+
 @pytest.mark.parametrize(
     ("name", "setting", "more"),
     [("mamba", "state", {}), ("mamba2", "state", {"head_width": 8}), ("longformer", "window", {"heads": 2})],
