@@ -17,6 +17,11 @@ from reorder_core.errors import UsageError
 
 _INSIDE = ("model", "state_dict", "module")  # what training scripts call the weights in their checkpoints
 _SHOWN = 4
+# What unpickling bytes that are no pickle raises, besides what it should.
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, LookupError, ValueError, TypeError, AttributeError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
 
 
 def read_weights(path: Path | str, of_run: str = "model.backbone.") -> dict[str, Tensor]:
@@ -29,7 +34,7 @@ def read_weights(path: Path | str, of_run: str = "model.backbone.") -> dict[str,
     place = Path(path).expanduser()
     try:
         found: Any = _of_run(place) if place.is_dir() else _of_file(place)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"the weights {path} cannot be read as safetensors or as a torch file: {reason}") from error
     while isinstance(found, Mapping) and (inner := next((key for key in _INSIDE if _is_weights(found.get(key))), "")):

@@ -228,7 +228,12 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"nothing", "cannot be read"), (None, "cannot be read"), ("pickle", "holds no named tensors")],
+    [
+        (b"nothing", "cannot be read"),
+        (b"junk\n", "cannot be read"),
+        (None, "cannot be read"),
+        ("pickle", "holds no named tensors"),
+    ],
 )
 def test_files_that_are_no_weights(tmp_path, content, said):
     path = tmp_path / "w.pth"
