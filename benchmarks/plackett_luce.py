@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from reorder_reinforce.plackett_luce import gumbel_top_k, plackett_luce_log_prob, uniform_noise
 from torch import Tensor
+
+from reorder_core.plackett_luce import gumbel_top_k, plackett_luce_log_prob, uniform_noise
 
 N, BATCH, TAU = 196, 256, 0.2
 

@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 from reorder_core import Grid
-
-
-def ramp(prior_N: Tensor, spread: float) -> Tensor:
-    """Logits [N], float64, that fall from 0 to −spread along the prior: its mode *is* the prior.
-
-    They are scattered, not gathered: logit[prior[slot]] = −spread · slot / (N − 1).
-    """
-    fall_N = torch.linspace(0.0, -spread, prior_N.numel(), dtype=torch.float64)
-    return torch.empty_like(fall_N).scatter_(0, prior_N.cpu(), fall_N)
+from reorder_core.plackett_luce import ramp
 
 
 def dct_basis(grid: Grid, coefficients: int) -> Tensor:

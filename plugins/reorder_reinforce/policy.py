@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 from reorder_core import Clock, Context, Draw, Outcome, PolicyStep, UsageError
+from reorder_core.plackett_luce import (
+    entropy_estimate,
+    gumbel_top_k,
+    kendall_tau,
+    mode,
+    plackett_luce_log_prob,
+    uniform_noise,
+)
 from reorder_core.schedule import shape
 from reorder_reinforce.estimator import (
     ImageAverage,
@@ -22,14 +30,6 @@ from reorder_reinforce.estimator import (
     within_images,
 )
 from reorder_reinforce.logits import CurveLogits
-from reorder_reinforce.plackett_luce import (
-    entropy_estimate,
-    gumbel_top_k,
-    kendall_tau,
-    mode,
-    plackett_luce_log_prob,
-    uniform_noise,
-)
 from reorder_reinforce.settings import ReinforceSettings
 
 #: Kendall τ is read from as many of the drawn orders as cost this many comparisons, and from one at least.

@@ -9,7 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reorder_reinforce.plackett_luce import (
+from scipy.stats import chisquare, kendalltau
+from torch import Tensor
+
+from reorder_core.plackett_luce import (
     entropy_estimate,
     gumbel_top_k,
     kendall_tau,
@@ -18,8 +21,6 @@ from reorder_reinforce.plackett_luce import (
     plackett_luce_log_prob,
     uniform_noise,
 )
-from scipy.stats import chisquare, kendalltau
-from torch import Tensor
 
 SCORES = st.lists(st.floats(-3, 3), min_size=1, max_size=5).map(lambda v: torch.tensor(v, dtype=torch.float64))
 

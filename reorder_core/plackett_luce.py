@@ -102,10 +102,22 @@ def gumbel_top_k(scores: Tensor, uniform_GN: Tensor) -> Tensor:
     return key_GN.argsort(dim=-1)
 
 
-def mode(scores_N: Tensor, tie_break_N: Tensor) -> Tensor:
-    """The most probable order: by falling score; equal scores stay in the order of `tie_break_N`. int64 [N]."""
-    falling_N = scores_N.detach()[tie_break_N].argsort(dim=-1, descending=True, stable=True)
-    return tie_break_N[falling_N]
+def mode(scores: Tensor, tie_break_N: Tensor) -> Tensor:
+    """The most probable order: by falling score; equal scores stay in the order of `tie_break_N`.
+
+    scores: [N], one law, or [G, N], a law for each; int64 of the same shape.
+    """
+    falling = scores.detach()[..., tie_break_N].argsort(dim=-1, descending=True, stable=True)
+    return tie_break_N[falling]
+
+
+def ramp(prior_N: Tensor, spread: float) -> Tensor:
+    """Scores [N], float64, that fall from 0 to −spread along the prior: the mode of their law *is* the prior.
+
+    They are scattered, not gathered: score[prior[slot]] = −spread · slot / (N − 1).
+    """
+    fall_N = torch.linspace(0.0, -spread, prior_N.numel(), dtype=torch.float64)
+    return torch.empty_like(fall_N).scatter_(0, prior_N.cpu(), fall_N)
 
 
 def entropy_estimate(log_prob_G: Tensor) -> Tensor:
