@@ -1,0 +1,53 @@
+"""What the policies of this room hand out: a draw whose soft order knows which image reads which order.
+
+B images, G orders, N patches or slots, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from reorder_core import Draw
+from reorder_softsort.soft_order import MakeRows, SoftOrder, read
+
+
+@dataclass(frozen=True)
+class SoftRead:
+    """Called with tokens in patch order, gives tokens in slot order: the hard value, the soft order's gradient."""
+
+    orders: tuple[SoftOrder, ...]
+    group_B: Tensor
+    tau: float
+    make: MakeRows
+
+    def __call__(self, tokens_BND: Tensor) -> Tensor:
+        if len(self.orders) == 1:
+            return read(self.orders[0], tokens_BND, self.tau, self.make)
+        group_B = self.group_B.to(tokens_BND.device)
+        parts, images = [], []
+        for group, order in enumerate(self.orders):
+            image_b = (group_B == group).nonzero().squeeze(1)
+            if image_b.numel():
+                parts.append(read(order, tokens_BND.index_select(0, image_b), self.tau, self.make))
+                images.append(image_b)
+        return torch.cat(parts).index_select(0, torch.cat(images).argsort())
+
+
+@dataclass(frozen=True, slots=True)
+class SoftDraw(Draw):
+    """A draw whose `part` gives the soft order of these images too."""
+
+    def part(self, images: slice) -> Draw:
+        part = Draw.part(self, images)
+        assert isinstance(self.soft, SoftRead)
+        return replace(part, soft=replace(self.soft, group_B=self.soft.group_B[images]))
+
+
+def hand_out(orders: tuple[SoftOrder, ...], batch: int, tau: float, make: MakeRows) -> SoftDraw:
+    """Image i reads order i % G."""
+    perm_GN = torch.stack([order.perm_N for order in orders])
+    group_B = torch.arange(batch, device=perm_GN.device) % len(orders)
+    return SoftDraw(perm_GN, group_B, soft=SoftRead(orders, group_B, tau, make), aux=tau)
