@@ -80,6 +80,28 @@ class Layout:
         valid = None if self.valid_BN is None else self.valid_BN.flip(1)
         return replace(self, perm_GN=self.perm_GN.flip(1), valid_BN=valid)
 
+    def rearranged(self, index: Tensor) -> Layout:
+        """The layout of tokens that were put into another order: slot i then holds what stood in slot `index[i]`.
+
+        index: int64 [N], the same for all images, or [B, N], for each its own (G = B in what comes out).
+        """
+        import torch
+
+        valid_BN = self.valid_BN
+        if index.ndim == 1:
+            valid = None if valid_BN is None else valid_BN[:, index]
+            return replace(self, perm_GN=self.perm_GN[:, index], valid_BN=valid)
+        perm = self.perm_GN.expand(index.shape[0], -1) if self.group_B is None else self.perm_GN[self.group_B]
+        valid = None if valid_BN is None else valid_BN.gather(1, index)
+        every_B = torch.arange(index.shape[0], device=index.device)
+        return replace(self, perm_GN=perm.gather(1, index), group_B=every_B, valid_BN=valid)
+
+    def part(self, images: Tensor | slice) -> Layout:
+        """The layout of a part of the batch: a slice, or numbers or a mask of its images."""
+        group = None if self.group_B is None else self.group_B[images]
+        valid = None if self.valid_BN is None else self.valid_BN[images]
+        return replace(self, group_B=group, valid_BN=valid)
+
     def order(self, patches_BND: Tensor) -> Tensor:
         """From patch order to reading order: `sequence = patches[:, perm]`."""
         return self._take(patches_BND, self.perm_GN)

@@ -32,6 +32,7 @@ def kinds() -> tuple[Kind, ...]:
         _kind(
             "mixer", "mixers", "Mixer", "moves information along the sequence, inside the blocks of a backbone", None
         ),
+        _kind("between", "betweens", "Between", "reorders the patches between the blocks of a backbone", None),
         _kind("policy", "policies", "Policy", "holds a distribution over orders and learns it", "policy"),
         _kind("task", "tasks", "Task", "loss of each image, prediction and metrics", "task"),
         _kind("dataset", "datasets", "Dataset", "train and validation images with targets", "data"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from reorder_core.layout import Layout, insert, take_apart
 from reorder_core.sequence_settings import SequenceSettings
 from reorder_core.weights import load_weights
 
-Between = Callable[[int, Tensor, Layout], tuple[Tensor, Layout]]
 Layouts = Layout | tuple[Layout, ...]
 
 
@@ -37,13 +37,40 @@ def seeded(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A forward pass that stands between two blocks, to be gone on with: by `SequenceModel.advance`, then `finish`.
+
+    done: blocks that are done. tokens_BLD: the whole sequence, special tokens in it. layouts: how it stands, without
+    special tokens. exits: the summaries read so far.
+    """
+
+    done: int
+    tokens_BLD: Tensor
+    layouts: tuple[Layout, ...]
+    exits: tuple[Tensor, ...] = ()
+
+    def part(self, images: Tensor | slice) -> Reading:
+        """The same for a part of its images (a slice, or numbers or a mask): what an early exit leaves to be read."""
+        layouts = tuple(layout.part(images) for layout in self.layouts)
+        return replace(
+            self,
+            tokens_BLD=self.tokens_BLD[images],
+            layouts=layouts,
+            exits=tuple(exit_BD[images] for exit_BD in self.exits),
+        )
+
+
 class SequenceModel(nn.Module):
     """The base of backbones: everything around the blocks.
 
     A subclass sets `attention`, `order_sensitive` and `orders`, makes its blocks and calls `make_class_token()` inside
     `seeded(context.generator)`, and says `blocks_in_order()` and `final_norm()`. Blocks are called as
-    `block(tokens_BLD, plan)`. `between(k, tokens_BND, layout)`, where it is set, is called after each block with the
-    patches alone. `exits_after`: numbers of blocks after which the summary is read too (`Features.exits`).
+    `block(tokens_BLD, plan)`. `between(k, tokens_BND, layout)` (`interfaces/between.py`), where the settings name it or
+    it is set, is called after each block with the patches alone. `exits_after`: numbers of blocks after which the
+    summary is read too (`Features.exits`), as at the end; the exits of `between` come besides.
+
+    A forward pass is `finish(advance(start(tokens, layout)))`, which a caller may take apart, to stop for some images.
     """
 
     orders: int = 1
@@ -55,7 +82,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.settings = settings
         self.width: int = settings.width
-        self.between: Between | None = None
+        self.between: Any = _build_between(settings, context)
         self.exits_after: tuple[int, ...] = ()
 
     def blocks_in_order(self) -> Iterable[nn.Module]:
@@ -105,22 +132,66 @@ class SequenceModel(nn.Module):
 
     def forward(self, tokens_BND: Tensor, layout: Layouts) -> Features:
         """tokens_BND in reading order (of the first layout), positions added. The summary is read as settings say."""
-        special = self.special_places(tokens_BND.shape[1])
-        layouts = tuple(one.with_special(special) for one in (layout if isinstance(layout, tuple) else (layout,)))
-        tokens_BLD, plan = self._with_special(tokens_BND, special), self._plan(layouts)
-        exits = []
-        for k, block in enumerate(self.blocks_in_order()):
+        return self.finish(self.advance(self.start(tokens_BND, layout)))
+
+    def start(self, tokens_BND: Tensor, layout: Layouts) -> Reading:
+        """Before the first block: special tokens stand among the patches."""
+        layouts = layout if isinstance(layout, tuple) else (layout,)
+        tokens_BLD = self._with_special(tokens_BND, self.special_places(tokens_BND.shape[1]))
+        return Reading(0, tokens_BLD, tuple(one.with_special() for one in layouts))
+
+    def advance(self, reading: Reading, until: int | None = None) -> Reading:
+        """Go on until so many blocks are done; left out: all of them."""
+        tokens_BLD, exits = reading.tokens_BLD, list(reading.exits)
+        special = self.special_places(reading.layouts[0].perm_GN.shape[1])
+        layouts = tuple(one.with_special(special) for one in reading.layouts)
+        plan = self._plan(layouts)
+        blocks = list(self.blocks_in_order())[reading.done : until]
+        for k, block in enumerate(blocks, start=reading.done):
             tokens_BLD = block(tokens_BLD, plan)
-            if self.between is not None:
-                patches_BND, special_BSD = take_apart(tokens_BLD, special)
-                patches_BND, after = self.between(k, patches_BND, layouts[0].with_special())
-                tokens_BLD = insert(patches_BND, special_BSD, special) if special else patches_BND
-                layouts = (after.with_special(special), *layouts[1:])
-                plan = self._plan(layouts)
             if k in self.exits_after:
                 exits.append(self._read(self.final_norm(tokens_BLD), layouts[0])[1])
-        patches_BND, summary_BD = self._read(self.final_norm(tokens_BLD), layouts[0])
-        return Features((Level(patches_BND, layouts[0].with_special()),), summary_BD, tuple(exits))
+            if self.between is not None:
+                if k in getattr(self.between, "exits_after", ()):
+                    exits.append(self._weighted_exit(k, tokens_BLD, layouts[0]))
+                tokens_BLD, after = self._reorder(k, tokens_BLD, layouts[0])
+                if after is not layouts[0]:
+                    layouts = (after, *layouts[1:])
+                    plan = self._plan(layouts)
+        return Reading(
+            reading.done + len(blocks), tokens_BLD, tuple(one.with_special() for one in layouts), tuple(exits)
+        )
+
+    def finish(self, reading: Reading) -> Features:
+        """After the last block: the final norm, special tokens out, the summary."""
+        layout = reading.layouts[0]
+        special = self.special_places(layout.perm_GN.shape[1])
+        patches_BND, summary_BD = self._read(self.final_norm(reading.tokens_BLD), layout.with_special(special))
+        return Features((Level(patches_BND, layout),), summary_BD, reading.exits)
+
+    def _reorder(self, k: int, tokens_BLD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """What `between` makes of the patches after block k, the special tokens where they stood."""
+        patches_BND, special_BSD = take_apart(tokens_BLD, layout.special)
+        given = layout.with_special() if layout.special else layout
+        after_BND, after = self.between(k, patches_BND, given)
+        if after_BND.shape != patches_BND.shape or after.perm_GN.shape[1] != given.perm_GN.shape[1]:
+            raise UsageError(
+                f"backbone.between: after block {k} it gave {after_BND.shape[1]} tokens back for "
+                f"{patches_BND.shape[1]}, and a layout of {after.perm_GN.shape[1]}: it may reorder them only"
+            )
+        if after is given:
+            return (tokens_BLD if after_BND is patches_BND else self._joined(after_BND, special_BSD, layout)), layout
+        return self._joined(after_BND, special_BSD, layout), after.with_special(layout.special)
+
+    def _joined(self, patches_BND: Tensor, special_BSD: Tensor, layout: Layout) -> Tensor:
+        return insert(patches_BND, special_BSD, layout.special) if layout.special else patches_BND
+
+    def _weighted_exit(self, k: int, tokens_BLD: Tensor, layout: Layout) -> Tensor:
+        """The summary that `between` reads after block k: Σ weight · final_norm(token) over the patches, [B, D]."""
+        patches_BND, _ = take_apart(tokens_BLD, layout.special)
+        weight_BN = self.between.exit_weights(k, patches_BND, layout.with_special())
+        normed_BND, _ = take_apart(self.final_norm(tokens_BLD), layout.special)
+        return torch.einsum("bn,bnd->bd", weight_BN.to(normed_BND.dtype), normed_BND)
 
     def _plan(self, layouts: tuple[Layout, ...]) -> Any:
         return self.plan(layouts if self.orders > 1 else layouts[0])
@@ -134,6 +205,17 @@ class SequenceModel(nn.Module):
     def _read(self, tokens_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         patches_BND, special_BSD = take_apart(tokens_BLD, layout.special)
         return patches_BND, self.summarise(patches_BND, special_BSD, layout.with_special())
+
+
+def _build_between(settings: Any, context: Context) -> Any:
+    """What the settings name to stand between the blocks, or None."""
+    ref = getattr(settings, "between", None)
+    if ref is None:
+        return None
+    made = context.build(ref, width=settings.width)
+    made._keep_init = True  # its first weights are its own business
+    made.prepare(settings.depth)
+    return made
 
 
 class Block(nn.Module):

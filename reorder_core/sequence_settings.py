@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from reorder_core.settings import Problem, RunFacts, Settings
+from reorder_core.settings import ComponentRef, Problem, Ref, RunFacts, Settings
+
+if TYPE_CHECKING:
+    BetweenRef = ComponentRef
+else:
+    BetweenRef = Ref["between"]
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class SequenceSettings(Settings):
+class BetweenSettings(Settings):
+    """What every backbone has that can read its patches in another order from one block to the next."""
+
+    between: BetweenRef | None = None
+    """what reorders the patches between the blocks, as {name: layer_shuffle}; left out: nothing"""
+
+
+class SequenceSettings(BetweenSettings):
     """A stack of pre-norm blocks: `x + mixer(norm(x))`, then `x + mlp(norm(x))`."""
 
     width: Positive = 192

@@ -56,7 +56,7 @@ def load_weights(
     """Put the weights of a file into `module`; nothing is loaded unless everything fits.
 
     rename: the module's name of a tensor of the file, or None for one that is not wanted. optional: names (or their
-    beginnings) that the file may lack; they keep their initial values.
+    beginnings) that the file may lack; they keep their initial values. So does what stands between the blocks.
     Raises `UsageError` that names tensors that are missing, unexpected, or of another shape.
     """
     state = {}
@@ -66,7 +66,7 @@ def load_weights(
             state[new] = value
     own = module.state_dict()
     may_lack = (lambda name: name.startswith(optional)) if isinstance(optional, tuple) else optional
-    missing = [name for name in own if name not in state and not may_lack(name)]
+    missing = [name for name in own if name not in state and not may_lack(name) and not name.startswith("between.")]
     unexpected = [name for name in state if name not in own]
     other = [
         f"{name} is {_shape(state[name])} and should be {_shape(value)}"

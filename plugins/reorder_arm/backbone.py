@@ -17,6 +17,7 @@ from torch.nn import functional
 from reorder_arm.settings import ArmSettings
 from reorder_arm.weights import ArmEmbedding, load_arm, read_arm
 from reorder_core import ComponentRef, Context, Features, Grid, Layout, Level, SequenceModel, UsageError, seeded
+from reorder_core.layout import take_apart
 
 
 class SwiGLU(nn.Module):
@@ -107,20 +108,12 @@ class ArmBackbone(SequenceModel):
         """tokens_BND in reading order, positions added. Levels: the last block's, normed, then earlier ones."""
         if self.settings.levels == 1:
             return super().forward(tokens_BND, layout)
-        kept: dict[int, Level] = {}
-        asked = self.between
-
-        def keep(k: int, patches_BND: Tensor, here: Layout) -> tuple[Tensor, Layout]:
-            if asked is not None:
-                patches_BND, here = asked(k, patches_BND, here)
-            kept[k + 1] = Level(patches_BND, here)
-            return patches_BND, here
-
-        self.between = keep
-        try:
-            features = super().forward(tokens_BND, layout)
-        finally:
-            self.between = asked
+        reading, kept = self.start(tokens_BND, layout), {}
+        for depth in sorted(self.settings.depths_kept):
+            reading = self.advance(reading, depth)
+            patches_BND, _ = take_apart(reading.tokens_BLD, self.special_places(tokens_BND.shape[1]))
+            kept[depth] = Level(patches_BND, reading.layouts[0])
+        features = self.finish(reading)
         earlier = tuple(kept[depth] for depth in self.settings.depths_kept[1:])
         return replace(features, levels=(*features.levels, *earlier))
 

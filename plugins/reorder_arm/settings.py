@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from reorder_core import Problem, RunFacts, Settings
+from reorder_core.sequence_settings import BetweenSettings
 
 Positive = Annotated[int, Field(ge=1)]
 
 
-class ArmSettings(Settings):
+class ArmSettings(BetweenSettings):
     """Blocks `x + mamba(norm(x))`, then `x + mlp(norm(x))`; width and depth of ARM-B where they are left out."""
 
     width: Positive = 768

@@ -110,8 +110,8 @@ class MambaBackbone(SequenceModel):
 
     def init_state(self, batch: int) -> list[MixerState]:
         """The state before the first patch, for `step`. Raises UsageError where the model can not run by steps."""
-        if self.attention != "causal" or self.special_tokens() is not None:
-            raise UsageError("only a causal mamba without class token and registers can be run patch by patch")
+        if self.attention != "causal" or self.special_tokens() is not None or self.between is not None:
+            raise UsageError("only a causal mamba without class token, registers and between can be run patch by patch")
         return [block.mixer.init_state(batch) for block in self.layers]
 
     def step(self, token_BD: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reorder_core import Problem, RunFacts, Settings
+from reorder_core.sequence_settings import BetweenSettings
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -39,7 +40,7 @@ class DirectionSettings(Settings):
             )
 
 
-class StackSettings(DirectionSettings):
+class StackSettings(DirectionSettings, BetweenSettings):
     """A stack of blocks, each `x + mixer(norm(x))`, with one norm after the last, and where its summary is read."""
 
     width: Positive = 192

@@ -131,8 +131,8 @@ class TransformerXLBackbone(SequenceModel):
 
     def init_state(self, batch: int) -> TransformerXLState:
         """The state before the first patch, for `step`. Raises `UsageError` where the model cannot run by steps."""
-        if self.attention != "causal" or self.settings.readout == "class":
-            raise UsageError("only a causal transformer_xl without class token can be run patch by patch")
+        if self.attention != "causal" or self.settings.readout == "class" or self.between is not None:
+            raise UsageError("only a causal transformer_xl without class token and between can be run patch by patch")
         return TransformerXLState(
             self.plan(Layout(self.grid, torch.arange(self.grid.size, device=self.norm.weight.device)[None])),
             [block.mixer.init_state(batch) for block in self.blocks],

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from reorder_core import Problem, RunFacts, SequenceSettings, Settings
+from reorder_core.sequence_settings import BetweenSettings
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -42,7 +43,7 @@ class VitSettings(VitMixerSettings, SequenceSettings):
             yield Problem("rotary", f"a head of {self.width // self.heads} channels is not divisible by 4")
 
 
-class TimmVitSettings(Settings):
+class TimmVitSettings(BetweenSettings):
     """A vision transformer of timm by its name."""
 
     model: str

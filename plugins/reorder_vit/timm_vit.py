@@ -13,7 +13,8 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
-from reorder_core import Context, Features, Grid, Layout, SequenceModel, SequenceSettings, UsageError, seeded
+from reorder_core import Context, Grid, Layout, SequenceModel, SequenceSettings, UsageError, seeded
+from reorder_core.sequence import Reading
 from reorder_vit.settings import TimmVitSettings
 from reorder_vit.timm_models import split_positions, timm_model
 
@@ -57,7 +58,8 @@ class TimmVit(SequenceModel):
     def __init__(self, settings: TimmVitSettings, context: Context) -> None:
         with seeded(context.generator):
             model: Any = timm_model(settings, context)
-        super().__init__(SequenceSettings(width=model.embed_dim), context)
+        size = {"width": model.embed_dim, "depth": len(model.blocks)}
+        super().__init__(SequenceSettings(**size, between=settings.between), context)
         self.settings, self._context = settings, context
         self.order_sensitive = False
         _read_where(model, settings)
@@ -73,9 +75,9 @@ class TimmVit(SequenceModel):
         assert (grid, patch, channels) == (self._context.grid, self._context.patch, self._context.channels)
         return self._embedding[0]
 
-    def forward(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...]) -> Features:
-        """tokens_BND in reading order, positions added; level and summary are what timm's model gives."""
-        return super().forward(self.vit.norm_pre(tokens_BND), layout)
+    def start(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...]) -> Reading:
+        """tokens_BND in reading order, positions added; some models have a norm before the first block."""
+        return super().start(self.vit.norm_pre(tokens_BND), layout)
 
     def special_places(self, N: int) -> tuple[int, ...]:
         return tuple(range(self.vit.num_prefix_tokens))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reorder_core.conformance.backbone import check_backbone as check_backbone
+    from reorder_core.conformance.between import check_between as check_between
     from reorder_core.conformance.building import ContractBroken as ContractBroken
     from reorder_core.conformance.building import context as context
     from reorder_core.conformance.control import check_control as check_control
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "ContractBroken": "building",
     "check_backbone": "backbone",
+    "check_between": "between",
     "check_control": "control",
     "check_dataset": "dataset",
     "check_mixer": "mixer",

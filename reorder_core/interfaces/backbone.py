@@ -30,7 +30,7 @@ class Features:
 
     levels: one for most models, several for a hierarchy, finest first.
     summary_BD: one vector an image, read where the backbone's readout says.
-    exits: summaries of earlier blocks, for auxiliary heads; empty for most models.
+    exits: summaries [B, D] of earlier blocks, for a head to be read on them too; empty for most models.
     """
 
     levels: tuple[Level, ...]
@@ -47,7 +47,9 @@ class Backbone(Protocol):
 
     Optional members that the model uses where they are present:
     `token_width`, the width of the tokens it takes, where that is not the summary's (a hierarchy grows wider);
-    `between(k, tokens, layout) -> (tokens, layout)`, called by the backbone after each block where it was set;
+    `between(k, tokens, layout) -> (tokens, layout)`, called by the backbone after each block where it was set (see
+    `interfaces/between.py`); a backbone whose settings have `between` sets it to the component named there;
+    `order_per_image = False` where it cannot read each image of a batch in an order of its own;
     `init_state(batch)` / `step(token, state)` for cached decoding;
     `embedding(grid, patch, channels) -> nn.Module` when it brings a pretrained patch embedding and positions.
     """
