@@ -21,7 +21,7 @@ demo: $(VENV)/.run.stamp
 	$(BIN)/reorder run $(RECIPE)
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.test.stamp
 	$(BIN)/ruff format --check .
