@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from reorder_core.sequence import SequenceModel as SequenceModel
     from reorder_core.sequence import seeded as seeded
     from reorder_core.sequence_settings import SequenceSettings as SequenceSettings
+    from reorder_core.sequence_settings import head_problems as head_problems
+    from reorder_core.sequence_settings import uneven_heads as uneven_heads
     from reorder_core.settings import ComponentRef as ComponentRef
     from reorder_core.settings import DataFacts as DataFacts
     from reorder_core.settings import DatasetSettings as DatasetSettings
@@ -65,7 +67,7 @@ _HOMES = {
     "interfaces.task": ("Metrics", "Task", "TaskResult"),
     "layout": ("Layout",),
     "sequence": ("Block", "SequenceBackbone", "SequenceModel", "seeded"),
-    "sequence_settings": ("SequenceSettings",),
+    "sequence_settings": ("SequenceSettings", "head_problems", "uneven_heads"),
     "settings": (
         "ComponentRef",
         "DataFacts",

@@ -112,6 +112,7 @@ def _open(recipe: Recipe, device: Device, folder: Path | None) -> Opened:
     if folder is not None:
         steps = _take_weights(parts.learner, folder)
         order_N, name = _order_of_run(folder, order_N, name)
+        _take_further_orders(parts.learner.model, folder)
     where = choose_device(device)
     learner = parts.learner.to(where).eval()
     return Opened(
@@ -153,3 +154,18 @@ def _order_of_run(folder: Path, order_N: NDArray[np.int64], name: str) -> tuple[
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"the order of the run {folder} cannot be read ({error}): is it whole?") from error
     return order_N, name
+
+
+def _take_further_orders(model: Model, folder: Path) -> None:
+    """The other orders that a finished run read at once, as it wrote them down."""
+    finished = folder / "order.json"
+    if model.further_RN is None or not finished.is_file():
+        return
+    try:
+        found = json.loads(finished.read_text(encoding="utf-8"))["provenance"]["further_orders"]
+        orders = [permutation.validate(each, model.grid.size, what=str(finished)) for each in found]
+        if len(orders) != len(model.further_RN):
+            raise ValueError(f"{len(orders)} further orders, and the model reads {len(model.further_RN)}")
+        model.further_RN = torch.from_numpy(np.stack(orders))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"the orders of the run {folder} cannot be read ({error}): is it whole?") from error

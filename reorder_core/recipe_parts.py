@@ -60,8 +60,9 @@ class Part:
             except Exception as error:
                 yield (), f"the check of {self.entry} failed: {type(error).__name__}: {error}"
         for path, part in self.nested:
-            for inner, message in part.problems(facts):
-                yield (*path, *inner), message
+            there = () if self.settings is None else self.settings.facts_of(str(path[0]), facts)
+            found = (((*path, *inner), said) for each in there for inner, said in part.problems(each))
+            yield from dict.fromkeys(found)
 
 
 class PartReader:

@@ -16,6 +16,22 @@ else:
     BetweenRef = Ref["between"]
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+def uneven_heads(width: int, heads: int) -> str:
+    """What to say about heads that do not divide a width; empty where they do."""
+    if width % heads == 0:
+        return ""
+    near = sorted((each for each in range(1, width + 1) if width % each == 0), key=lambda each: abs(each - heads))
+    return f"a width of {width} is not divisible by {heads} heads: choose {near[0]}, or change the width"
+
+
+def head_problems(heads: int, width: int | None) -> Iterable[Problem]:
+    """`uneven_heads` as a problem of the setting `heads`. width: of the backbone, or of whoever holds the mixer."""
+    if width is not None and (said := uneven_heads(width, heads)):
+        yield Problem("heads", said)
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

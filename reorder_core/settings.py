@@ -79,7 +79,10 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a component's settings are checked against before anything is built."""
+    """What a component's settings are checked against before anything is built.
+
+    width: of the tokens that a component inside another one gets (a mixer in a backbone), where its holder says so.
+    """
 
     data: DataFacts
     grid: Grid
@@ -87,6 +90,7 @@ class RunFacts:
     batch_size: int
     positions: str
     training: Any = None
+    width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,13 @@ class Settings(BaseModel):
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """What is wrong with these settings in this run; override to add checks that need no torch."""
         return ()
+
+    def facts_of(self, key: str, facts: RunFacts) -> Iterable[RunFacts]:
+        """What the component that the setting `key` names will meet: these facts, unless it stands on other grids.
+
+        Override where it does: a hierarchy's mixer is checked once for each of its stages.
+        """
+        return (facts,)
 
 
 class DatasetSettings(Settings):

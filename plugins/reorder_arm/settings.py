@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from reorder_core import Problem, RunFacts, Settings
+from reorder_core import Problem, RunFacts, Settings, head_problems
 from reorder_core.sequence_settings import BetweenSettings
 
 Positive = Annotated[int, Field(ge=1)]
@@ -88,7 +88,6 @@ class ArmPretrainingSettings(Settings):
             yield Problem(
                 "cluster", f"{facts.grid.size} patches are no two clusters of {self.cluster}: take smaller clusters"
             )
-        if self.width % self.heads:
-            yield Problem("heads", f"a width of {self.width} is not divisible by {self.heads} heads")
+        yield from head_problems(self.heads, self.width)
         if self.width % 4:
             yield Problem("width", f"positions of the decoder need a width divisible by 4, not {self.width}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from reorder_arm.settings import ArmPretrainingSettings
-from reorder_core import Batch, Context, Draw, Features, Grid, Layout, TaskResult, UsageError
+from reorder_core import Batch, Context, Draw, Features, Grid, Layout, TaskResult, UsageError, uneven_heads
 from reorder_core.model import sincos2d
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class ArmPretraining(nn.Module):
             raise UsageError(
                 f"task.cluster: {grid.size} patches are no two clusters of {settings.cluster}: take smaller clusters"
             )
-        if E % settings.heads:
-            raise UsageError(f"task.heads: a width of {E} is not divisible by {settings.heads} heads")
+        if said := uneven_heads(E, settings.heads):
+            raise UsageError(f"task.heads: {said}")
         self.settings, self.grid, self.patch = settings, grid, context.patch
         self.norms = nn.ModuleList(nn.LayerNorm(context.width) for _ in range(settings.levels))
         self.to_decoder = nn.Linear(settings.levels * context.width, settings.depth * E)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -70,6 +71,12 @@ class HierarchicalSettings(Settings):
                     "widths", f"nothing is left to merge before stage {number}, on a grid of {before}: use fewer stages"
                 )
                 return
+
+    def facts_of(self, key: str, facts: RunFacts) -> Iterable[RunFacts]:
+        if key != "mixer" or len(self.widths) != len(self.depths):
+            return ()
+        stages = zip(self.widths, self.grids(facts.grid), strict=True)
+        return [replace(facts, width=width, grid=grid) for width, grid in stages]
 
     @property
     def orders_read(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reorder_core import Context, Grid, Layout, UsageError
+from reorder_core import Context, Grid, Layout, UsageError, uneven_heads
 from reorder_core.interfaces.backbone import Attention
 from reorder_core.layout import insert, take_apart
 from reorder_image_transformer.blocks import Blocks
@@ -43,8 +43,8 @@ class ImageTransformerMixer(nn.Module):
 
     def __init__(self, settings: ImageTransformerMixerSettings, context: Context) -> None:
         super().__init__()
-        if context.width % settings.heads:
-            raise UsageError(f"heads: a width of {context.width} is not divisible by {settings.heads} heads")
+        if said := uneven_heads(context.width, settings.heads):
+            raise UsageError(said)
         self.settings = settings
         self.heads = settings.heads
         blocks = self._blocks(context.grid)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reorder_core import Grid, Problem, RunFacts, SequenceSettings, Settings
+from reorder_core import Grid, Problem, RunFacts, SequenceSettings, Settings, head_problems
 
 Positive = Annotated[int, Field(ge=1)]
 Reach = Annotated[int, Field(ge=0)]
@@ -35,6 +35,7 @@ class ImageTransformerMixerSettings(Settings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
+        yield from head_problems(self.heads, facts.width)
         if misfit := self.misfit(facts.grid):
             yield misfit
 
@@ -82,8 +83,7 @@ class ImageTransformerSettings(ImageTransformerMixerSettings, SequenceSettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
-        if self.width % self.heads:
-            yield Problem("heads", f"a width of {self.width} is not divisible by {self.heads} heads")
+        yield from head_problems(self.heads, self.width)
 
 
 def _as_pair(value: int | Pair | None, usual: Pair, rows: int) -> Pair:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from reorder_core import Context, Layout, UsageError
+from reorder_core import Context, Layout, UsageError, uneven_heads
 from reorder_core.interfaces.backbone import Attention
 from reorder_longformer.settings import LongformerMixerSettings, too_wide
-from reorder_longformer.sliding_window import choose_backend, sliding_window_attention
+from reorder_longformer.sliding_window import check_backend, choose_backend, sliding_window_attention
 
 
 class Plan(NamedTuple):
@@ -48,10 +48,11 @@ class LongformerMixer(nn.Module):
     ) -> None:
         super().__init__()
         width = context.width
-        if width % settings.heads:
-            raise UsageError(f"heads: a width of {width} is not divisible by {settings.heads} heads")
-        if settings.window > context.grid.size:
-            raise UsageError(f"window: {too_wide(settings.window, context.grid.size)}")
+        if said := uneven_heads(width, settings.heads) or too_wide(
+            settings.window, settings.dilation, context.grid.size
+        ):
+            raise UsageError(said)
+        check_backend(settings.attention_backend, width // settings.heads)
         self.settings, self.heads = settings, settings.heads
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.project_globally = settings.global_tokens != "none" if project_globally is None else project_globally
@@ -62,8 +63,8 @@ class LongformerMixer(nn.Module):
     def plan(self, layout: Layout | tuple[Layout, ...]) -> Plan:
         """Which tokens are global in this layout. Raises `UsageError` where there should be some and are none."""
         layout = layout[0] if isinstance(layout, tuple) else layout
-        if self.settings.window > layout.length:
-            raise UsageError(f"window: {too_wide(self.settings.window, layout.length)}")
+        if said := too_wide(self.settings.window, self.settings.dilation, layout.length):
+            raise UsageError(said)
         places = self._global_places(layout)
         if self.project_globally and not places:
             raise UsageError(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reorder_core import Problem, RunFacts, SequenceSettings, Settings
+from reorder_core import Problem, RunFacts, SequenceSettings, Settings, head_problems
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -29,8 +29,9 @@ class LongformerMixerSettings(Settings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
-        if self.window > facts.grid.size:
-            yield Problem("window", too_wide(self.window, facts.grid.size))
+        yield from head_problems(self.heads, facts.width)
+        if said := too_wide(self.window, self.dilation, facts.grid.size):
+            yield Problem("window", said)
 
 
 class LongformerSettings(LongformerMixerSettings, SequenceSettings):
@@ -45,8 +46,7 @@ class LongformerSettings(LongformerMixerSettings, SequenceSettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
-        if self.width % self.heads:
-            yield Problem("heads", f"a width of {self.width} is not divisible by {self.heads} heads")
+        yield from head_problems(self.heads, self.width)
 
     @property
     def has_global_tokens(self) -> bool:
@@ -56,6 +56,14 @@ class LongformerSettings(LongformerMixerSettings, SequenceSettings):
         )
 
 
-def too_wide(window: int, length: int) -> str:
-    """What to say about a window that no sequence fills."""
-    return f"a window of {window} slots is larger than the sequence of {length} patches: choose at most {length}"
+def too_wide(window: int, dilation: int, length: int) -> str:
+    """What to say about a window whose outermost slots no token of the sequence has; empty where some has."""
+    if window > length:
+        return f"a window of {window} slots is larger than the sequence of {length} patches: choose at most {length}"
+    reach = window // 2 * dilation
+    if reach < length:
+        return ""
+    return (
+        f"a window of {window} slots, every {dilation} apart, reaches {reach} to each side, which no token of a "
+        f"sequence of {length} patches has: choose a smaller window or dilation"
+    )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from reorder_core import RunError
+from reorder_core import RunError, UsageError
 from reorder_longformer.banded import banded
 from reorder_longformer.blocks import MASKED, cut
 
@@ -78,6 +78,20 @@ def choose_backend(
         return "flex"
     _say_once(device.type, missing)
     return "banded" if missing else "flex"
+
+
+def check_backend(backend: Backend, head_width: int) -> None:
+    """Refuse flex attention where it can run nowhere on this machine, before anything is built. Raises UsageError."""
+    if backend != "flex":
+        return
+    from reorder_longformer.flex import why_not_flex
+
+    cuda = torch.cuda.is_available()
+    missing = why_not_flex("cuda", torch.float32, head_width) if cuda else "there is no CUDA device here"
+    if missing:
+        raise UsageError(
+            f"the backbone's attention_backend 'flex' can not run: {missing}; choose attention_backend: auto or banded"
+        )
 
 
 def _say_once(device_type: str, missing: str) -> None:

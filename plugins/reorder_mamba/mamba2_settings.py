@@ -27,6 +27,11 @@ class Mamba2MixerSettings(DirectionSettings):
     scan: Literal["auto", "torch", "mamba_ssm"] = "auto"
     """which scan runs: mamba_ssm's kernels (CUDA), pure torch, or auto: the kernels where they are there"""
 
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
+        if facts.width is not None and (said := why_not_heads(facts.width, self)):
+            yield Problem(*said)
+
 
 class Mamba2Settings(StackSettings, Mamba2MixerSettings):
     """A stack of Mamba-2 blocks."""

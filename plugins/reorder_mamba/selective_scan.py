@@ -95,7 +95,7 @@ def check_backend(backend: Backend) -> None:
     cuda = torch.cuda.is_available()
     if missing := _why_not(backend, "cuda" if cuda else "cpu", torch.float32):
         missing = missing if cuda else "there is no CUDA device here"
-        raise UsageError(f"scan: {backend} can not run: {missing}; choose auto or torch")
+        raise UsageError(f"the backbone's scan '{backend}' can not run: {missing}; choose scan: auto or torch")
 
 
 def _why_not(backend: Kernels, device_type: str, dtype: torch.dtype) -> str:

@@ -87,7 +87,7 @@ def check_backend(backend: Backend) -> None:
     there = torch.cuda.is_available()
     missing = why_not_mamba_ssm_kernels("cuda", torch.float32) if there else "there is no CUDA device here"
     if missing:
-        raise UsageError(f"scan: mamba_ssm can not run: {missing}; choose auto or torch")
+        raise UsageError(f"the backbone's scan 'mamba_ssm' can not run: {missing}; choose scan: auto or torch")
 
 
 @cache
@@ -100,7 +100,10 @@ def why_not_mamba_ssm_kernels(device_type: str, dtype: torch.dtype) -> str:
     try:
         module = import_module("mamba_ssm.ops.triton.ssd_combined")
     except Exception as error:  # a broken build raises anything from ImportError to OSError
-        return f"mamba-ssm's kernels for Mamba-2 can not be imported here ({type(error).__name__}: {error})"
+        return (
+            f"mamba-ssm's kernels for Mamba-2 can not be imported here ({type(error).__name__}: {error}): "
+            f"pip install 'reorder[mamba]' (they are written in Triton and need no nvcc)"
+        )
     if not callable(getattr(module, "mamba_chunk_scan_combined", None)):
         return "the installed mamba-ssm has no mamba_chunk_scan_combined: install mamba-ssm 2 or newer"
     return ""

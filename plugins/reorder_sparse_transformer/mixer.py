@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reorder_core import Context, Grid, Layout, UsageError
+from reorder_core import Context, Grid, Layout, UsageError, uneven_heads
 from reorder_core.interfaces.backbone import Attention
 from reorder_core.layout import insert, take_apart
 from reorder_sparse_transformer.big_bird import BigBird, BlockPlan
@@ -53,8 +53,8 @@ class SparseTransformerMixer(nn.Module):
         depth: int = 1,
     ) -> None:
         super().__init__()
-        if context.width % settings.heads:
-            raise UsageError(f"heads: a width of {context.width} is not divisible by {settings.heads} heads")
+        if said := uneven_heads(context.width, settings.heads):
+            raise UsageError(said)
         for problem in odd_heads(settings.factorised, settings.heads):
             raise UsageError(f"{problem.key}: {problem.message}")
         self.settings, self.heads, self.number, self.depth = settings, settings.heads, number, depth

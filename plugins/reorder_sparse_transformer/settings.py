@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reorder_core import Grid, Problem, RunFacts, SequenceSettings, Settings
+from reorder_core import Grid, Problem, RunFacts, SequenceSettings, Settings, head_problems
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -44,6 +44,7 @@ class SparsePatternSettings(Settings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
+        yield from head_problems(self.heads, facts.width)
         if misfit := self.misfit(facts.grid):
             yield misfit
 
@@ -109,8 +110,7 @@ class SparseTransformerSettings(SparsePatternSettings, SequenceSettings):
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
         yield from odd_heads(self.factorised, self.heads)
-        if self.width % self.heads:
-            yield Problem("heads", f"a width of {self.width} is not divisible by {self.heads} heads")
+        yield from head_problems(self.heads, self.width)
 
 
 def odd_heads(factorised: str, heads: int) -> Iterable[Problem]:

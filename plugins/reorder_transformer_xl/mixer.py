@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reorder_core import Context, Layout, UsageError
+from reorder_core import Context, Layout, UsageError, uneven_heads
 from reorder_transformer_xl.attention import AlsoInto, segment_attention
 from reorder_transformer_xl.distances import RelativePositions
 from reorder_transformer_xl.segments import Segments, cut, why_no_cut
-from reorder_transformer_xl.settings import TransformerXLMixerSettings, heads_that_do_not_divide
+from reorder_transformer_xl.settings import TransformerXLMixerSettings
 
 Relative = tuple[Tensor, Tensor, Tensor]
 
@@ -61,8 +61,8 @@ class TransformerXLMixer(nn.Module):
     ) -> None:
         super().__init__()
         width, self.heads = context.width, settings.heads
-        if width % settings.heads:
-            raise UsageError(f"backbone.heads: {heads_that_do_not_divide(settings.heads, width)}")
+        if said := uneven_heads(width, settings.heads):
+            raise UsageError(said)
         self.settings = settings
         self.class_sees_all = class_sees_all
         segments = self.segments(context.grid.size + special, special)

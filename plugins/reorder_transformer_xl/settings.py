@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reorder_core import Problem, RunFacts, SequenceSettings, Settings
+from reorder_core import Problem, RunFacts, SequenceSettings, Settings, head_problems
 from reorder_transformer_xl.segments import Segment, cut, stands_alone, why_no_cut
 
 Positive = Annotated[int, Field(ge=1)]
@@ -34,6 +34,7 @@ class TransformerXLMixerSettings(Settings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
+        yield from head_problems(self.heads, facts.width)
         patches, special = facts.grid.size, self.special_tokens()
         if message := why_no_cut(patches + special, self.segment, special):
             yield Problem("segment", message)
@@ -53,8 +54,7 @@ class TransformerXLSettings(TransformerXLMixerSettings, SequenceSettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
-        if self.width % self.heads:
-            yield Problem("heads", heads_that_do_not_divide(self.heads, self.width))
+        yield from head_problems(self.heads, self.width)
         if self.causal and self.class_position == "start" and self.readout == "class" and not self.faithful:
             yield Problem(
                 "class_position",
@@ -86,8 +86,3 @@ class TransformerXLSettings(TransformerXLMixerSettings, SequenceSettings):
         """Whether the class token stands outside the causal rule (only in the released code's form)."""
         at_start = self.readout == "class" and self.class_position in (None, "start")
         return self.faithful and self.causal and at_start
-
-
-def heads_that_do_not_divide(heads: int, width: int) -> str:
-    """One sentence of advice."""
-    return f"{heads} heads do not divide the width {width}: choose a divisor of {width}"

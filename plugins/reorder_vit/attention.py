@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reorder_core import Context, Layout, UsageError
+from reorder_core import Context, Layout, UsageError, uneven_heads
 from reorder_vit.rotary import Turn, rotate, turn_by_place
 
 
@@ -35,8 +35,8 @@ class FullAttention(nn.Module):
     def __init__(self, settings: Any, context: Context, dropout: float = 0.0) -> None:
         super().__init__()
         width, heads = context.width, settings.heads
-        if width % heads:
-            raise UsageError(f"a width of {width} is not divisible by {heads} heads: change one")
+        if said := uneven_heads(width, heads):
+            raise UsageError(said)
         if settings.rotary and width // heads % 4:
             raise UsageError(f"rotary needs heads divisible by 4, not of {width // heads} channels: change heads")
         if settings.rotary and context.grid.frames > 1:

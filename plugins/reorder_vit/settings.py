@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reorder_core import Problem, RunFacts, SequenceSettings, Settings
+from reorder_core import Problem, RunFacts, SequenceSettings, Settings, head_problems
 from reorder_core.sequence_settings import BetweenSettings
 
 Positive = Annotated[int, Field(ge=1)]
@@ -30,6 +30,13 @@ class VitMixerSettings(Settings):
         yield from super().problems(facts)
         if self.rotary and facts.grid.frames > 1:
             yield Problem("rotary", "it turns by row and column, and knows no frames: use positions for a video")
+        if facts.width is not None:
+            yield from self._head_problems(facts.width)
+
+    def _head_problems(self, width: int) -> Iterable[Problem]:
+        yield from head_problems(self.heads, width)
+        if self.rotary and width % self.heads == 0 and width // self.heads % 4:
+            yield Problem("rotary", f"a head of {width // self.heads} channels is not divisible by 4: change heads")
 
 
 class VitSettings(VitMixerSettings, SequenceSettings):
@@ -37,10 +44,7 @@ class VitSettings(VitMixerSettings, SequenceSettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
-        if self.width % self.heads:
-            yield Problem("heads", f"a width of {self.width} is not divisible by {self.heads} heads")
-        elif self.rotary and self.width // self.heads % 4:
-            yield Problem("rotary", f"a head of {self.width // self.heads} channels is not divisible by 4")
+        yield from self._head_problems(self.width)
 
 
 class TimmVitSettings(BetweenSettings):

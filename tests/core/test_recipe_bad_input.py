@@ -214,7 +214,8 @@ def test_a_missing_part_and_a_missing_key(errors):
 
 def test_a_part_without_a_name(errors):
     (line,) = errors(("policy: {name: reinforce, orders: 4}", "policy: {orders: 4}"))
-    assert line.startswith("x.yaml:8: policy: name a policy, as {name: …} (there is: reinforce,")
+    assert line.startswith("x.yaml:8: policy: name a policy, as {name: …} (there is: ")
+    assert " reinforce, " in line
 
 
 def test_all_errors_come_at_once_in_the_order_of_the_file(errors):
@@ -248,6 +249,23 @@ def test_a_file_that_is_no_recipe(tmp_path, monkeypatch, content, answer):
     with pytest.raises(RecipeError) as caught:
         load_recipe("x.yaml")
     assert str(caught.value) == answer
+
+
+def test_a_mixer_is_checked_on_every_stage_that_holds_it(errors):
+    holder = "backbone: {{name: hierarchical, widths: [48, 96], depths: [1, 1], mixer: {}}}"
+    old = "backbone: {name: mamba, width: 16, depth: 1}"
+    assert errors((old, holder.format("{name: longformer, window: 12, heads: 5}"))) == [
+        "x.yaml:7: backbone.mixer.heads: a width of 48 is not divisible by 5 heads: choose 4, or change the width",
+        "x.yaml:7: backbone.mixer.heads: a width of 96 is not divisible by 5 heads: choose 4, or change the width",
+        "x.yaml:7: backbone.mixer.window: a window of 12 slots is larger than the sequence of 8 patches: "
+        "choose at most 8",
+    ]
+    assert errors((old, holder.format("{name: mamba2, head_width: 36}"))) == [
+        "x.yaml:7: backbone.mixer.head_width: an inner width of 96 (expand 2 · width 48) is not divisible by heads of "
+        "36: change one of them",
+        "x.yaml:7: backbone.mixer.head_width: an inner width of 192 (expand 2 · width 96) is not divisible by heads of "
+        "36: change one of them",
+    ]
 
 
 def test_a_file_that_is_not_there(tmp_path, monkeypatch):

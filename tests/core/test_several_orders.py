@@ -11,7 +11,7 @@ import torch
 from reorder_core.catalogue import Catalogue
 from reorder_core.cli.main import main
 from reorder_core.errors import UsageError
-from reorder_core.opened import open_recipe
+from reorder_core.opened import open_recipe, open_run
 from reorder_core.recipe import RecipeError, load_recipe
 from reorder_core.recipe_schema import recipe_schema
 
@@ -55,6 +55,15 @@ def test_a_run_writes_the_further_orders_down(tmp_path):
     found = json.loads(written.read_text())
     assert found["permutation"] == list(range(16))
     assert found["provenance"]["further_orders"][0] == list(range(15, -1, -1))
+    # what is opened again reads what was written down, not what the recipe would give today
+    found["provenance"]["further_orders"][0] = [1, 0, *range(2, 16)]
+    written.write_text(json.dumps(found))
+    opened = open_run(written.parent, "cpu")
+    assert opened.model.further_RN[0].tolist() == [1, 0, *range(2, 16)]
+    found["provenance"]["further_orders"] = found["provenance"]["further_orders"][:1]
+    written.write_text(json.dumps(found))
+    with pytest.raises(UsageError, match="1 further orders, and the model reads 2"):
+        open_run(written.parent, "cpu")
 
 
 @pytest.mark.parametrize(

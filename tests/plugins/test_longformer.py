@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -205,12 +206,18 @@ def test_compiles_without_a_graph_break():
     ("settings", "sentence"),
     [
         ({"window": 16}, "window: a window of 16 slots is larger than the sequence of 15 patches: choose at most 15"),
-        ({"heads": 5}, "heads: a width of 32 is not divisible by 5 heads"),
+        (
+            {"window": 6, "dilation": 5},
+            "window: a window of 6 slots, every 5 apart, reaches 15 to each side, which no token of a sequence of "
+            "15 patches has: choose a smaller window or dilation",
+        ),
+        ({"heads": 5}, "heads: a width of 32 is not divisible by 5 heads: choose 4, or change the width"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(settings, sentence):
     (problem,) = LongformerSettings(**(SMALL | settings)).problems(FACTS)
     assert f"{problem.key}: {problem.message}" == sentence
+    sentence = re.escape(problem.message)
     with pytest.raises(UsageError, match=sentence):
         build(**settings)
 
@@ -223,9 +230,12 @@ def test_a_mixer_whose_global_tokens_do_not_exist_says_so():
         mixer.plan(ROW)
 
 
-def test_flex_attention_by_name_is_refused_where_it_can_not_run():
+def test_flex_attention_by_name_is_refused_where_it_can_not_run(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="there is no CUDA device here; choose attention_backend: auto or banded"):
+        build(attention_backend="flex")
     with pytest.raises(RunError, match="needs tensors on a CUDA device, not on cpu; choose 'auto' or 'banded'"):
-        build(attention_backend="flex")(tokens(), ROW)
+        choose_backend("flex", torch.device("cpu"), torch.float32, 16)
 
 
 def test_auto_says_once_what_runs(caplog):

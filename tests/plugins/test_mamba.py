@@ -205,7 +205,7 @@ def test_steps_with_a_cached_state_equal_the_forward_pass():
     ids=str,
 )
 def test_no_steps_where_the_model_can_not_run_by_steps(settings):
-    with pytest.raises(UsageError, match="only a causal mamba without class token and registers"):
+    with pytest.raises(UsageError, match="only a causal mamba without class token, registers and between"):
         build(**settings).init_state(1)
 
 
@@ -354,7 +354,7 @@ def test_dt_rank_auto_is_a_sixteenth_of_the_width():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_compiled_scan_that_cannot_be_is_refused_when_the_model_is_built():
-    with pytest.raises(UsageError, match=r"scan: mamba_ssm can not run: there is no CUDA device here"):
+    with pytest.raises(UsageError, match=r"scan 'mamba_ssm' can not run: there is no CUDA device here"):
         MambaBackbone(MambaSettings(width=8, depth=1, scan="mamba_ssm"), Context(Grid(2, 2)))
 
 

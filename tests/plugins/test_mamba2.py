@@ -303,5 +303,5 @@ def test_heads_that_do_not_divide_the_width_are_refused_when_the_mixer_is_built(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_kernels_that_cannot_run_are_refused_when_the_mixer_is_built():
-    with pytest.raises(UsageError, match=r"scan: mamba_ssm can not run: there is no CUDA device here"):
+    with pytest.raises(UsageError, match=r"scan 'mamba_ssm' can not run: there is no CUDA device here"):
         mixer_of(scan="mamba_ssm")

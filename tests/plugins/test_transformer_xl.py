@@ -333,7 +333,7 @@ FACTS = RunFacts(DataFacts(12, 16, 1), GRID, 4, 8, "learned")
         ({"segment": 6}, "segment", "the class token stands alone in the last one"),
         ({"segment": 6, "memory": 0}, "segment", "choose 7, or readout mean"),
         ({"segment": 11, "readout": "last"}, "segment", "the last patch, which is read, stands alone"),
-        ({"heads": 5}, "heads", "5 heads do not divide the width 192"),
+        ({"heads": 5}, "heads", "a width of 192 is not divisible by 5 heads"),
         ({"class_position": "start"}, "class_position", "has read no patch yet at its first token"),
         ({"relative": False, "distances": "learned"}, "distances", "no distance to learn"),
     ],
@@ -362,7 +362,7 @@ def test_settings_that_agree_are_none(settings):
 def test_what_cannot_be_is_refused_when_the_model_is_built():
     with pytest.raises(UsageError, match=r"backbone.segment: a segment of 40 tokens does not fit"):
         build(segment=40)
-    with pytest.raises(UsageError, match=r"backbone.heads: 5 heads do not divide the width 16"):
+    with pytest.raises(UsageError, match="a width of 16 is not divisible by 5 heads"):
         build(heads=5)
     with pytest.raises(UsageError, match=r"a causal model has read no patch yet"):
         build(class_position="start")
