@@ -1,0 +1,1 @@
+"""Orders found without a gradient: a bandit over named curves, random search, evolution of logits."""
