@@ -122,10 +122,13 @@ class Model(nn.Module):
         return tokens_BND
 
     def forward(self, images_BCHW: Tensor, order: Order) -> Features:
-        """Read images [B, C, H, W] in `order`; a soft draw is read through its soft order, laid out as its hard one.
+        """Read images [B, C, H, W] in `order`; a soft draw is read through its soft order, laid out as its hard one."""
+        return self.backbone(*self.ordered(images_BCHW, order))  # type: ignore[no-any-return]
 
-        Tokens stand in this order; a backbone that wants several is told the further ones as well: the model's own, or
-        the rest of a tuple.
+    def ordered(self, images_BCHW: Tensor, order: Order) -> tuple[Tensor, Layout | tuple[Layout, ...]]:
+        """What the backbone is given: tokens [B, N, D] that stand in this order, and their layout.
+
+        A backbone that wants several orders is told the further ones as well: the model's own, or the rest of a tuple.
         """
         tokens_BND = self.embed(images_BCHW)
         order, *others = order if isinstance(order, tuple) else (order,)
@@ -137,4 +140,4 @@ class Model(nn.Module):
         further = [other.to(tokens_BND.device) for other in others]
         if not further and self.further_RN is not None:
             further = [Layout.fixed(self.grid, perm_N) for perm_N in self.further_RN]
-        return self.backbone(tokens_BND, (layout, *further) if further else layout)  # type: ignore[no-any-return]
+        return tokens_BND, (layout, *further) if further else layout

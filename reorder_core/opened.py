@@ -34,8 +34,9 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 class Opened:
     """Everything that is needed to look at a model.
 
-    order_N: the order it reads in (of a run: the one it ended with), int64 [N]. steps: optimiser steps behind the
-    weights, 0 for fresh ones. folder: of the run, None for a recipe. context: to build further components in.
+    order_N: the order it reads in, int64 [N]; of a run the one it ended with, which for a policy with an order for each
+    image is that of its mean scores. steps: optimiser steps behind the weights, 0 for fresh ones. folder: of the run,
+    None for a recipe. context: to build further components in.
     """
 
     recipe: Recipe

@@ -18,6 +18,7 @@ from reorder_core.recipe_checks import (
     control_complaints,
     data_facts,
     grid_of,
+    order_complaints,
     ordering_complaints,
     steps_in_epoch,
     training_complaints,
@@ -177,6 +178,7 @@ class _Reader:
         self._more_problems(further, facts)
         if named["backbone"] is not None:
             self.complaints.extend(ordering_complaints(named["backbone"].settings, 1 + len(further)))
+        self.complaints.extend(order_complaints(named["policy"], named["backbone"]))
         if self.complaints or not (head and patch and positions and training and facts):
             return None
         return Recipe(

@@ -90,6 +90,25 @@ def ordering_complaints(settings: object, given: int) -> Iterator[Complaint]:
         )
 
 
+def one_order_a_batch(policy: str, backbone: str, orders: int) -> str:
+    """What to say of a policy with an order for each image and a backbone that cannot read them so."""
+    needs = f"reads {orders} orders at once, the same for a whole batch" if orders > 1 else "needs one order a batch"
+    return (
+        f"policy: '{policy}' gives each image an order of its own, and the backbone '{backbone}' {needs}: "
+        f"take a policy whose orders images share, or a backbone that reads one order at a time"
+    )
+
+
+def order_complaints(policy: Part | None, backbone: Part | None) -> Iterator[Complaint]:
+    """A policy that looks at the images (`reads_images` of its settings), with a backbone of several orders."""
+    if policy is None or backbone is None or not getattr(policy.settings, "reads_images", False):
+        return
+    orders = getattr(backbone.settings, "orders_read", 1)
+    if orders is not None and orders > 1:
+        sentence = one_order_a_batch(policy.ref.name, backbone.ref.name, orders)
+        yield Complaint(("policy", "name"), sentence.removeprefix("policy: "))
+
+
 def control_complaints(controls: Sequence[Part]) -> Iterator[Complaint]:
     """Each control has a folder and a row of its own, so each name stands once."""
     seen: set[str] = set()

@@ -45,13 +45,21 @@ class _Policy:
         self.trained = [values for values in self.module.parameters() if values.requires_grad]
 
     def draw(self) -> Draw:
-        reads = getattr(self.module, "reads_tokens", False)
-        drawn: Draw = self.module.draw(self.batch, self.tokens_BND if reads else None, self.temperature)
+        drawn: Draw = self.module.draw(self.batch, self.tokens_BND if self.reads_tokens else None, self.temperature)
         return drawn
 
     def best(self) -> Tensor:
         order_N: Tensor = self.module.best(None)
         return order_N
+
+    @property
+    def reads_tokens(self) -> bool:
+        return bool(getattr(self.module, "reads_tokens", False))
+
+    def best_BN(self) -> Tensor:
+        """The best order of each image, of a policy that looks at them."""
+        order_BN: Tensor = self.module.best(self.tokens_BND)
+        return order_BN
 
     def observe(self, draw: Draw, step: int = 0) -> PolicyStep:
         """Losses that prefer some orders: they differ from step to step, so that no baseline is exact."""
@@ -75,11 +83,13 @@ def check_policy(
 ) -> None:
     """A policy keeps its word about its prior, its draws, its learning and its state.
 
-    As in a run, `draw` gets tokens only where the policy says `reads_tokens`, and `best` gets none.
+    As in a run, `draw` and `best` get tokens only where the policy says `reads_tokens`.
 
     - Before the first update `best()` is the prior order, whatever that is; after updates it is still a bijection.
+    - Of a policy that `reads_tokens`, `best(tokens_BND)` is an order for each image, [B, N], at first the prior order
+      in every row; an image gets the same order alone as beside others. Its settings say `reads_images = True`.
     - Draws are bijections, int64 [G, N]; group_B and extra_MB name drawn orders; log_prob_G is finite and at most 0;
-      a part of a draw holds the orders of its own images.
+      a part of a draw holds the orders of its own images, and reads them through its soft order as the whole does.
     - The same generator seed gives the same draws, and no global generator is used.
     - `observe` returns a PolicyStep with a scalar loss or None, and numbers; a gradient reaches the parameters,
       through log_prob_G, a soft order or that loss.
@@ -95,6 +105,8 @@ def check_policy(
         policy = _Policy(component, settings, grid, batch, prior_N)
         _require_order(policy.best(), grid.size, "best()")
         require(policy.best().tolist() == prior_N.tolist(), "before the first update best() must be the prior order")
+        if policy.reads_tokens:
+            _check_first_orders(policy, prior_N)
         _check_draw(policy, policy.draw())
 
     prior_N = np.random.default_rng(5).permutation(grid.size)
@@ -102,7 +114,35 @@ def check_policy(
     _check_temperature(one.module)
     _check_same_seed(one, two)
     _check_learning(one)
+    if one.reads_tokens:
+        _check_order_for_each_image(one)
     _check_state(one, fresh)
+
+
+def _check_first_orders(policy: _Policy, prior_N: Any) -> None:
+    """At first nothing is known of any image: all read the prior order."""
+    with leaves_global_random_state("best"):
+        best_BN = policy.best_BN()
+    shape = (policy.batch, policy.grid.size)
+    require(tuple(best_BN.shape) == shape, f"best(tokens_BND) must be {list(shape)}, not {list(best_BN.shape)}")
+    expected_N = torch.as_tensor(np.array(prior_N, dtype=np.int64))
+    require(
+        bool((best_BN == expected_N).all()),
+        "before the first update best(tokens_BND) must be the prior order in each row",
+    )
+
+
+def _check_order_for_each_image(policy: _Policy) -> None:
+    best_BN = policy.best_BN()
+    for perm_N in best_BN:
+        _require_order(perm_N, policy.grid.size, "each row of best(tokens_BND) after some updates")
+    alone_1N = policy.module.best(policy.tokens_BND[2:3])
+    require(torch.equal(alone_1N, best_BN[2:3]), "an image must get its best order alone as beside others")
+    settings = getattr(policy.module, "settings", None)
+    require(
+        settings is None or getattr(settings, "reads_images", False),
+        "the settings of a policy that reads_tokens must have reads_images: ClassVar[bool] = True",
+    )
 
 
 def _require_order(perm_N: Tensor, size: int, what: str) -> None:
@@ -144,6 +184,14 @@ def _check_parts(policy: _Policy, draw: Draw) -> None:
     parts = [slice(0, half), slice(half, policy.batch)]
     read = [draw.part(images).layout(policy.grid).order(policy.tokens_BND[images]) for images in parts]
     require(torch.equal(whole_BND, torch.cat(read)), "part(images) must keep the order of each image")
+    if draw.soft is not None:
+        soft_BND = draw.soft(policy.tokens_BND)
+        found = torch.cat([draw.part(images).soft(policy.tokens_BND[images]) for images in parts])  # type: ignore[misc]
+        require(
+            torch.allclose(soft_BND, found, atol=1e-5),
+            "part(images) must read its images through the same soft order: one that differs from image to image needs "
+            "a method part(images)",
+        )
 
 
 def _check_temperature(module: Any) -> None:
@@ -216,6 +264,9 @@ def _check_state(learned: _Policy, fresh: _Policy) -> None:
     fresh.context.generator.set_state(learned.context.generator.get_state())
     for _ in range(2):
         require(torch.equal(learned.best(), fresh.best()), "state_dict must hold all that best() depends on")
+        if learned.reads_tokens:
+            same = torch.equal(learned.best_BN(), fresh.best_BN())
+            require(same, "state_dict must hold all that best(tokens_BND) depends on")
         one, two = learned.draw(), fresh.draw()
         require(
             torch.equal(one.perm_GN, two.perm_GN), "state_dict and the generator must hold all that draws depend on"

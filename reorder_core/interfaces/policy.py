@@ -51,7 +51,8 @@ class Draw:
     perm_GN: int64, `perm_GN[g, slot] = patch`. group_B: the order that each image is read (and trained) in.
     extra_MB: further orders in which the same images are read for their loss only, int64 [M-1, B], or None.
     log_prob_G: of the drawn orders, with gradient, where there is one.
-    soft: `soft(tokens_BND) -> tokens_BND` in slot order where the order is soft (straight-through); else None.
+    soft: `soft(tokens_BND) -> tokens_BND` in slot order where the order is soft (straight-through); else None. Where it
+    is not the same for all images it is an object that also has `part(images)`, the same for a part of the batch.
     aux: the policy's own business.
     """
 
@@ -65,7 +66,10 @@ class Draw:
     def part(self, images: slice) -> Draw:
         """The same draw for a part of its images (those of one process)."""
         extra = None if self.extra_MB is None else self.extra_MB[:, images]
-        return replace(self, group_B=self.group_B[images], extra_MB=extra)
+        soft: Any = self.soft
+        if hasattr(soft, "part"):
+            soft = soft.part(images)
+        return replace(self, group_B=self.group_B[images], extra_MB=extra, soft=soft)
 
     def layout(self, grid: Grid, extra: int | None = None) -> Layout:
         """The layout of the trained orders, or of row `extra` of `extra_MB`."""
@@ -114,8 +118,10 @@ class Policy(Protocol):
 
     orders_per_image: M. learning_rate: of its own parameters, or None for the optimiser's. A policy whose parts learn
     at different rates also has `parameter_groups() -> list of {"params": …, "lr": …}`, as torch optimisers take them.
-    A policy that looks at the images has `reads_tokens = True`: `draw` then gets the embedded patches, detached; all
-    others get None.
+    A policy that looks at the images has `reads_tokens = True`: `draw` and, outside of learning steps, `best` then get
+    the embedded patches, detached, and `best` answers with an order for each image. All others get None. Its settings
+    class says so too, `reads_images: ClassVar[bool] = True`, so that `check` can refuse a backbone that needs one order
+    a batch. An exported model, `order.json` and the commands that open a run know one order: `best(None)`.
     State that is not in the module (a bandit's counts in Python, say) goes through `get_extra_state` /
     `set_extra_state` with JSON-able content. The generator it draws from is the context's; the run saves its state.
     """
@@ -132,7 +138,11 @@ class Policy(Protocol):
         ...
 
     def best(self, tokens_BND: Tensor | None = None) -> Tensor:
-        """The best order so far, int64 [N]; before the first update it *is* the prior order."""
+        """The best order so far, int64 [N]; before the first update it *is* the prior order.
+
+        A policy that `reads_tokens` gives an order for each image where it is given tokens, int64 [B, N], and the one
+        order of its mean scores where it is not; before the first update all of them are the prior order.
+        """
         ...
 
     def observe(self, draw: Draw, outcome: Outcome) -> PolicyStep:

@@ -18,6 +18,7 @@ from reorder_core.interfaces.context import Context
 from reorder_core.interfaces.dataset import Batch, Dataset
 from reorder_core.interfaces.task import Task, TaskResult
 from reorder_core.model import Model, Order
+from reorder_core.recipe_checks import one_order_a_batch
 
 if TYPE_CHECKING:
     from reorder_core.catalogue import Catalogue
@@ -104,7 +105,8 @@ def build_parts(
                 f"the images of a batch depend on each other in the task '{recipe.task.ref.name}', so that no loss is "
                 f"the reward of one image's order: take the policy away (-o policy=null)"
             )
-        policy = catalogue.build(recipe.policy.ref, context.changed(prior_N=order_N))
+        policy = catalogue.build(recipe.policy.ref, context.changed(prior_N=order_N, width=token_width(backbone)))
+        _refuse_one_order_a_batch(recipe, backbone, policy)
     return Parts(
         recipe=recipe,
         grid=context.grid,
@@ -115,6 +117,20 @@ def build_parts(
         learner=Learner(model, task),
         generator=context.generator,  # type: ignore[arg-type]
     )
+
+
+def token_width(backbone: Any) -> int:
+    """D of the tokens that a backbone takes, which are what a policy that `reads_tokens` is shown."""
+    return int(getattr(backbone, "token_width", backbone.width))
+
+
+def _refuse_one_order_a_batch(recipe: Recipe, backbone: Any, policy: Any) -> None:
+    """Raise `UsageError` for a policy that gives each image its own order, with a backbone that needs one a batch."""
+    if not getattr(policy, "reads_tokens", False):
+        return
+    if backbone.orders > 1 or not getattr(backbone, "order_per_image", True):
+        assert recipe.policy is not None
+        raise UsageError(one_order_a_batch(recipe.policy.ref.name, recipe.backbone.ref.name, backbone.orders))
 
 
 def _further_orders(

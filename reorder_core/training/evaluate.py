@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reorder_core.interfaces.dataset import Batch
+from reorder_core.model import Order
 from reorder_core.training.build import Learner
 from reorder_core.training.journal import numbers
 from reorder_core.training.loader import Shares
@@ -43,14 +44,17 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def evaluate(
     learner: Learner,
     batches: Iterator[Batch],
-    order: Any,
+    order_of: Callable[[Batch], Order],
     accelerator: Accelerator,
     shares: Shares,
     images: int,
     stop_after: int | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Validation:
-    """Metrics and scores of `learner` over `batches` (this process's part of `images` images, in order)."""
+    """Metrics and scores of `learner` over `batches` (this process's part of `images` images, in order).
+
+    order_of: in which order, or orders, the images of a batch are read; asked once a batch, in evaluation mode.
+    """
     was_training = learner.training
     learner.eval()
     task = learner.task
@@ -61,7 +65,7 @@ def evaluate(
     for number, batch in enumerate(batches):
         batch = to_device(batch, accelerator.device)
         with accelerator.autocast():
-            result = learner(batch, order)
+            result = learner(batch, order_of(batch))
         metrics.update(result, batch)
         rows.append(torch.stack([task.score_B(result, batch).float(), result.loss_B.float()], dim=1))
         tick()

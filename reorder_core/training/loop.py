@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from reorder_core import permutation
 from reorder_core.errors import RunError
 from reorder_core.interfaces.dataset import Batch
+from reorder_core.layout import Layout
 from reorder_core.training.checkpoint import Checkpoints
 from reorder_core.training.evaluate import Validation, evaluate
 from reorder_core.training.journal import Journal, numbers
@@ -103,8 +105,12 @@ def evaluate_split(t: Trainer, stop_after: int | None = None) -> Validation:
         worker_count(training.workers, dataset.in_memory, shares.processes),
         pin=t.accelerator.device.type == "cuda",
     )
-    learner = t.learner if t.ema is None else t.ema.module
-    return evaluate(learner, batches, t.best_layout(), t.accelerator, shares, images, stop_after)  # type: ignore[arg-type]
+    learner: Any = t.learner if t.ema is None else t.ema.module
+
+    def order_of(batch: Batch) -> Layout:
+        return t.best_layout(batch.images_BCHW, learner)
+
+    return evaluate(learner, batches, order_of, t.accelerator, shares, images, stop_after)
 
 
 def save(t: Trainer, around: Surroundings, pace: Pace) -> None:

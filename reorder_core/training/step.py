@@ -61,7 +61,7 @@ def train_step(
         draw = policy.draw(len(index_B), _tokens(t, batch), temperature)
         order = draw.part(t.plan.shares.part(len(index_B)))
     else:
-        order = t.best_layout()
+        order = t.best_layout(batch.images_BCHW)
 
     # 2. the model: one pass with gradient, and one without for each further order of the same images
     result: TaskResult = t.wrapped(batch, order)
@@ -94,8 +94,7 @@ def _tokens(t: Trainer, batch: Batch) -> Tensor | None:
     """Embedded patches of the global batch, [B, N, D], for a policy that says `reads_tokens`; else None."""
     if not getattr(t.parts.policy, "reads_tokens", False):
         return None
-    with torch.no_grad(), t.accelerator.autocast():
-        tokens_BND: Tensor = t.accelerator.gather(t.learner.model.embed(batch.images_BCHW).float())
+    tokens_BND: Tensor = t.accelerator.gather(t.tokens(batch.images_BCHW))
     return tokens_BND
 
 

@@ -111,13 +111,35 @@ class Trainer:
             best_N: Tensor = self.parts.policy.best(None).detach().cpu()
         return best_N
 
-    def best_layout(self) -> Layout:
-        """`best_order` as a layout on the device; made once for each phase in which it cannot change."""
+    def best_layout(self, images_BCHW: Tensor | None = None, learner: Learner | None = None) -> Layout:
+        """What to read with outside of learning steps, on the device: `best_order`, made once for each phase in which
+        it cannot change; of a policy that looks at the images the best order of each (G = B).
+
+        images_BCHW: those to be read, of this process. learner: who reads them, as its embedding is what the policy
+        looks at; left out: the one that is trained.
+        """
+        if self.reads_images and images_BCHW is not None:
+            tokens_BND = self.tokens(images_BCHW, learner)
+            with torch.no_grad():
+                perm_BN: Tensor = self.parts.policy.best(tokens_BND).detach()
+            return Layout(self.parts.grid, perm_BN, torch.arange(len(perm_BN), device=perm_BN.device))
         if self.phase == "learn":
             return self._layout()
         if self.phase not in self._layouts:
             self._layouts[self.phase] = self._layout()
         return self._layouts[self.phase]
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the step that comes reads each image in an order that the policy makes for it."""
+        return bool(getattr(self.parts.policy, "reads_tokens", False)) and self.phase != "warm_up"
+
+    def tokens(self, images_BCHW: Tensor, learner: Learner | None = None) -> Tensor:
+        """Embedded patches [B, N, D] in patch order, float32, detached: what a policy that `reads_tokens` is shown."""
+        model = (learner or self.learner).model
+        with torch.no_grad(), self.accelerator.autocast():
+            tokens_BND: Tensor = model.embed(images_BCHW).float()
+        return tokens_BND
 
     def _layout(self) -> Layout:
         return Layout.fixed(self.parts.grid, self.best_order().to(self.accelerator.device))

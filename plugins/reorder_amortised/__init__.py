@@ -1,0 +1,1 @@
+"""A policy that looks at the image: a small scorer on the patches gives each image an order of its own."""
