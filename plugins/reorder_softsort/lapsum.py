@@ -65,12 +65,6 @@ class LapSumRows:
         earlier_N1, later_N1 = self._sums(self._exact, share, self._at_b, self._at_u_N)
         return (self._direct_N - (earlier_N1 + later_N1).squeeze(1)) / (2 * self.tau)
 
-    def peaks(self) -> Tensor:
-        """The weight of the hard order's own patch in each row, float64 [N]."""
-        end = self._b.new_full((1,), torch.inf)
-        upper_N, lower_N = torch.cat([self._b, end]) - self._u_N, torch.cat([-end, self._b]) - self._u_N
-        return laplace_cdf(upper_N / self.tau) - laplace_cdf(lower_N / self.tau)
-
     def _sums(self, kernel: LaplaceKernel, value: Tensor, places: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
         """Kernel-weighted sums over what stands earlier and later than each place that is read."""
         merged_SF = value.new_zeros(kernel.size, value.shape[1]).index_copy_(0, places, value)
@@ -105,9 +99,3 @@ def bounds(u_N: Tensor, tau: float) -> Tensor:
     both = ~(up | down)
     middle = 0.5 * (u_N[left] + u_N[right]) + 0.5 * tau * (torch.where(both, e, one) / torch.where(both, s, one)).log()
     return torch.where(up, from_right, torch.where(down, from_left, middle)).cummax(0).values if n > 1 else wanted
-
-
-def laplace_cdf(z: Tensor) -> Tensor:
-    """F of the standard Laplace distribution."""
-    tail = 0.5 * (-z.abs()).exp()
-    return torch.where(z < 0, tail, 1.0 - tail)

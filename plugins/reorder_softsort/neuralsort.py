@@ -60,10 +60,6 @@ class NeuralSortRows:
         later_less_earlier_N = total_N[-1] - 2 * total_N + self._grad_c_N  # ∂c_j/∂a_k is 1 for k < j, −1 for k > j
         return (self._grad_a_N + self._lift_N * self._grad_c_N + later_less_earlier_N) / self.tau
 
-    def peaks(self) -> Tensor:
-        """The largest weight of each row, float64 [N]."""
-        return torch.cat([self._weights(rows).amax(1) for rows in self._blocks()]).double()
-
     def _blocks(self) -> Iterator[slice]:
         n = self.falling_N.shape[0]
         rows = max(1, ENTRIES // n)

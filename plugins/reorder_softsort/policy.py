@@ -11,16 +11,16 @@ from torch import Tensor
 from reorder_core import Clock, Context, Draw, Outcome, PolicyStep, UsageError
 from reorder_core.permutation import kendall_tau
 from reorder_core.schedule import shape
-from reorder_softsort.drawn import SoftDraw, hand_out
+from reorder_softsort.drawn import SoftRead, hand_out
 from reorder_softsort.lapsum import LapSumRows
 from reorder_softsort.neuralsort import NeuralSortRows
 from reorder_softsort.scores import falling, gumbel_noise, standardised
 from reorder_softsort.settings import SoftOrderSettings, SoftSortSettings
+from reorder_softsort.sharpness import row_peaks
 from reorder_softsort.soft_order import MakeRows, SoftOrder
 from reorder_softsort.softsort import SoftSortRows
 
 _RELAXATIONS: dict[str, MakeRows] = {"softsort": SoftSortRows, "neuralsort": NeuralSortRows, "lapsum": LapSumRows}
-_EQUAL = 2.0**-24  # exp of a smaller difference is 1 in float32
 
 
 class SoftOrderPolicy(torch.nn.Module):
@@ -84,18 +84,20 @@ class SoftOrderPolicy(torch.nn.Module):
 
     @torch.no_grad()
     def metrics(self, draw: Draw) -> dict[str, float]:
-        """sharpness: the mean of the largest weight of each row (1 is the hard order). row_collisions: rows whose
-        two largest weights are equal in float32. gap: the median distance of neighbouring scores, in slots.
+        """sharpness: the mean of the largest weight of each row, 1 for the hard order. row_collisions: how many rows
+        are largest where another row is. gap: the median distance of neighbouring scores, in slots.
         kendall_tau_to_prior: of the best order."""
-        assert isinstance(draw, SoftDraw)
-        order, tau = draw.soft.orders[0], draw.soft.tau  # type: ignore[union-attr]
-        falling_N = order.falling_N.detach()
-        gap_N = falling_N[:-1] - falling_N[1:]
-        hard = tau <= 0.0
+        assert isinstance(draw.soft, SoftRead)
+        falling_N, tau = draw.soft.orders[0].falling_N.detach(), draw.soft.tau
+        sharpness, collisions = 1.0, 0.0
+        if tau > 0.0:
+            place_N, peak_N = row_peaks(falling_N, tau, self.make)
+            sharpness, collisions = float(peak_N.mean()), float(len(place_N) - len({*place_N.tolist()}))
+        gap = (falling_N[:-1] - falling_N[1:]).median() if len(falling_N) > 1 else falling_N[0] * 0
         return {
-            "sharpness": 1.0 if hard else float(self.make(falling_N, tau, torch.float32).peaks().mean()),
-            "row_collisions": 0.0 if hard else float((gap_N < _EQUAL * tau).sum()),
-            "gap": float(gap_N.median()) if len(gap_N) else 0.0,
+            "sharpness": sharpness,
+            "row_collisions": collisions,
+            "gap": float(gap),
             "kendall_tau_to_prior": float(kendall_tau(self.best(), self.prior_N)),
         }
 

@@ -34,17 +34,18 @@ def lapsum_matrix(scores_N: Tensor, tau: float) -> Tensor:
     low, high = ((fixed_N.min() - reach).expand(n - 1), (fixed_N.max() + reach).expand(n - 1))
     for _ in range(80):
         middle = (low + high) / 2
-        enough = _laplace_cdf((middle[:, None] - fixed_N) / tau).sum(1) >= wanted
+        enough = laplace_cdf((middle[:, None] - fixed_N) / tau).sum(1) >= wanted
         low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
     bound_J1 = ((low + high) / 2)[:, None]
     slope_J1 = (0.5 * (-(bound_J1 - fixed_N).abs() / tau).exp()).sum(1, keepdim=True) / tau
     slope_J1 = slope_J1.clamp_min(torch.finfo(scores_N.dtype).tiny)  # between scores far apart it underflows
-    count_J1 = _laplace_cdf((bound_J1 - u_N) / tau).sum(1, keepdim=True)
+    count_J1 = laplace_cdf((bound_J1 - u_N) / tau).sum(1, keepdim=True)
     bound_J1 = bound_J1 - (count_J1 - wanted[:, None]) / slope_J1
-    below = _laplace_cdf((bound_J1 - u_N) / tau)
+    below = laplace_cdf((bound_J1 - u_N) / tau)
     return torch.cat([below, torch.ones_like(u_N)[None]]) - torch.cat([torch.zeros_like(u_N)[None], below])
 
 
-def _laplace_cdf(z: Tensor) -> Tensor:
+def laplace_cdf(z: Tensor) -> Tensor:
+    """F of the standard Laplace distribution."""
     tail = 0.5 * (-z.abs()).exp()
     return torch.where(z < 0, tail, 1.0 - tail)

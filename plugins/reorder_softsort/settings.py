@@ -51,8 +51,8 @@ class SoftSortSettings(SoftOrderSettings):
     relaxation: Literal["softsort", "neuralsort", "lapsum"] = "softsort"
     """softsort: rows sum to one, time and memory grow little faster than N; lapsum: rows and columns sum to one, the
     same growth, about three times the work; neuralsort: rows of another shape, time grows as N squared"""
-    temperature: float = Field(default=8.0, gt=0)
-    """tau where the schedule is highest, in slots: about as far as a patch sees along the sequence"""
+    temperature: float = Field(default=16.0, gt=0)
+    """tau where the schedule is highest, in slots: about as far as a patch sees along the sequence; N/8 is a start"""
     learning_rate: float | None = Field(default=0.3, gt=0)
     """of the scores, in slots a step; null takes the optimiser's"""
 

@@ -58,10 +58,6 @@ class SoftSortRows:
         fixed_MC1 = share_MC * exact.earlier_less_later(self._one_MC1) + exact.earlier_less_later(share_MC)
         return exact.join((own_MC + others_MC).unsqueeze(-1) - fixed_MC1).squeeze(-1) / self.tau
 
-    def peaks(self) -> Tensor:
-        """The largest weight of each row, float64 [N]: that of the hard order's own patch, 1 / Z."""
-        return self._exact.join(self._sum_MC1.reciprocal()).squeeze(-1)
-
 
 class _ScoreGradient:
     """<H_i, x_j> within each chunk, and each slot's products with the sums that arrive in its chunk."""
