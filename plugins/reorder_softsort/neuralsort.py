@@ -22,6 +22,8 @@ ENTRIES = 1_048_576
 class NeuralSortRows:
     """The rows of NeuralSort's matrix for one vector of falling scores: applied, and differentiated."""
 
+    slab = 2_097_152  # each slab makes the rows anew, which costs as much as some images do
+
     def __init__(self, falling_N: Tensor, tau: float, dtype: torch.dtype) -> None:
         """falling_N: float64 [N]. tau > 0, in units of the scores. dtype: of the tokens."""
         self.tau, self.dtype, self.falling_N = tau, dtype, falling_N

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: About how many token values are worked on at once, so that they stay in cache and memory does not grow with B.
-SLAB = 131_072
-
 
 class Rows(Protocol):
-    """A relaxation for one vector of falling scores, built as `rows(falling_N, tau, dtype)`; x in the hard order."""
+    """A relaxation for one vector of falling scores, built as `rows(falling_N, tau, dtype)`; x in the hard order.
+
+    slab: about how many token values are worked on at once, so that they stay in cache and memory does not grow with B.
+    """
+
+    slab: int
 
     def apply(self, x_NF: Tensor) -> Tensor: ...
     def backward(self, x_NF: Tensor, grad_NF: Tensor) -> Tensor: ...
@@ -72,7 +74,7 @@ class _Read(torch.autograd.Function):
             return tokens_BND.index_select(1, order.perm_N)
         rows = make(falling_N.detach().double(), tau, _computed_in(tokens_BND))
         y_BND = torch.empty_like(tokens_BND)
-        for images in _slabs(tokens_BND):
+        for images in _slabs(tokens_BND, rows.slab):
             y_NF = rows.apply(_along(tokens_BND[images], order.source_N))
             _put(y_BND, images, order.target_N, y_NF)
         return y_BND
@@ -83,7 +85,7 @@ class _Read(torch.autograd.Function):
         falling_N, tokens_BND, source_N, target_N = ctx.saved_tensors
         rows = ctx.make(falling_N.double(), ctx.tau, _computed_in(tokens_BND))
         grad_tokens_BND = torch.empty_like(tokens_BND)
-        for images in _slabs(tokens_BND):
+        for images in _slabs(tokens_BND, rows.slab):
             x_NF, grad_NF = _along(tokens_BND[images], source_N), _along(grad_BND[images], target_N)
             _put(grad_tokens_BND, images, source_N, rows.backward(x_NF, grad_NF))
         return rows.score_gradient().to(falling_N.dtype), grad_tokens_BND, None, None, None, None
@@ -94,9 +96,9 @@ def _computed_in(tokens_BND: Tensor) -> torch.dtype:
     return torch.float64 if tokens_BND.dtype == torch.float64 else torch.float32
 
 
-def _slabs(tokens_BND: Tensor) -> Iterator[slice]:
+def _slabs(tokens_BND: Tensor, slab: int) -> Iterator[slice]:
     batch, n, width = tokens_BND.shape
-    images = max(1, SLAB // max(1, n * width))
+    images = max(1, slab // max(1, n * width))
     for start in range(0, batch, images):
         yield slice(start, min(batch, start + images))
 

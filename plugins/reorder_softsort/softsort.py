@@ -26,6 +26,8 @@ from reorder_softsort.laplace_kernel import LaplaceKernel
 class SoftSortRows:
     """The rows of SoftSort's matrix for one vector of falling scores: applied, and differentiated."""
 
+    slab = 131_072
+
     def __init__(self, falling_N: Tensor, tau: float, dtype: torch.dtype) -> None:
         """falling_N: float64 [N]. tau > 0, in units of the scores. dtype: of the tokens."""
         self.tau = tau

@@ -16,6 +16,7 @@ from reorder_softsort.scores import standardised
 from reorder_softsort.settings import ShuffleSoftSortSettings, SoftSortSettings
 from reorder_softsort.shuffle import ShuffleSoftSort
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reorder_core import Clock, Context, DataFacts, Grid, Outcome, RunFacts, UsageError
 from reorder_core.conformance import check_policy
@@ -252,6 +253,36 @@ def test_learns_to_read_the_marked_patches_last(relaxation: str) -> None:
     best_N = learn(made, lambda sequence: -sequence[..., 0] @ torch.arange(16.0), 150, tokens_1N1)
     mean_slot = float(best_N.argsort()[[1, 6, 9, 12]].float().mean())
     assert mean_slot == 13.5 if relaxation == "lapsum" else mean_slot > 12, "13.5 is the best there is, 7 the start"
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("softsort", {}), ("softsort", {"relaxation": "lapsum"}), ("shuffle_softsort", {})], ids=str
+)
+def test_long_sequences_learn(name: str, given: dict[str, object]) -> None:
+    """N = 4,096: the matrix alone would be 64 MiB for each order; no tensor of that size is made on the way."""
+    made = policy(name, Grid(64, 64), **given)
+    tokens_BND = torch.randn(2, 4096, 8, generator=torch.Generator().manual_seed(1))
+    largest = _LargestTensor()
+    with largest:
+        best_N = learn(made, lambda sequence: (sequence[:, 1:] - sequence[:, :-1]).square().mean((1, 2)), 5, tokens_BND)
+    assert best_N.sort().values.tolist() == list(range(4096))
+    assert best_N.tolist() != made.prior_N.tolist()
+    assert largest.values < 4096**2 // 16
+
+
+class _LargestTensor(TorchDispatchMode):
+    """How many values the largest tensor has that an operator gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor):
+                self.values = max(self.values, value.numel())
+        return result
 
 
 def problems(name: str, grid: Grid = GRID, **given: object) -> dict[str, str]:
