@@ -15,10 +15,10 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class ArmSettings(BetweenSettings):
-    """Blocks `x + mamba(norm(x))`, then `x + mlp(norm(x))`; width and depth of ARM-B where they are left out."""
+    """Blocks `x + mamba(norm(x))`, then `x + mlp(norm(x))`. ARM-B, as published, has a width of 768."""
 
-    width: Positive = 768
-    """D, the width of a token"""
+    width: Positive = 192
+    """D, the width of a token (ARM-B: 768)"""
     depth: Positive = 12
     """number of blocks"""
     direction: Literal["four", "causal", "bidirectional"] = "four"

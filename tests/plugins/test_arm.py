@@ -56,7 +56,7 @@ def test_arm_b_has_the_published_names_shapes_and_size():
     """85.03 million with patch embedding, positions and a head for 1,000 classes."""
     where = context(Grid(14, 14), patch=16, channels=3, width=768).changed(generator=None)
     with torch.device("meta"):
-        ours = ArmBackbone(ArmSettings(), where).state_dict()
+        ours = ArmBackbone(ArmSettings(width=768), where).state_dict()
     published = finetuned_shapes(768, 12, 16, 196, 16)
     elsewhere = {"patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed", "head.weight", "head.bias"}
     assert {name: tuple(value.shape) for name, value in ours.items()} == {
