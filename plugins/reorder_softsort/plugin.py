@@ -14,7 +14,7 @@ def components() -> tuple[Component, ...]:
             target="reorder_softsort.policy:SoftSort",
             settings="reorder_softsort.settings:SoftSortSettings",
             summary="learns N scores through a soft sort (SoftSort, NeuralSort or LapSum), straight-through",
-            paper="Prillo & Eisenschlos 2020, arXiv 2006.16038; Grover et al. 2019, 1903.08850; Struski et al. 2503.06242",
+            paper="Prillo & Eisenschlos 2020, arXiv 2006.16038; Grover et al., 1903.08850; Struski et al., 2503.06242",
         ),
         Component(
             kind="policy",
