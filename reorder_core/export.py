@@ -25,8 +25,8 @@ _TOLERANCE = 1e-4
 class Frozen(nn.Module):
     """Images [B, C, H, W] to what the task predicts (`task.predict`), or to the summary, in one fixed order.
 
-    The order is a constant of the module: whoever loads the exported file needs neither it nor this package. Of a policy
-    that gives each image an order of its own it is the one order of its mean scores: the policy is not exported.
+    The order is a constant of the module: whoever loads the exported file needs neither it nor this package. Of a
+    policy that gives each image an order of its own it is that of its mean scores: the policy is not exported.
     """
 
     order_N: Tensor

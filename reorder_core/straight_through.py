@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from reorder_core.layout import take_each
+
 _ELEMENTS = 2**20  # of B x R x N at once: a few MiB, however long the sequence
 
 
@@ -35,7 +37,7 @@ def straight_through_sort(tokens_BND: Tensor, scores_BN: Tensor, index_BN: Tenso
 class _Sort(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens_BND: Tensor, scores_BN: Tensor, index_BN: Tensor, temperature: float) -> Tensor:
-        sorted_BND = tokens_BND.take_along_dim(index_BN.unsqueeze(-1), dim=1)
+        sorted_BND = take_each(tokens_BND, index_BN)
         ctx.save_for_backward(sorted_BND, scores_BN.gather(1, index_BN), index_BN)
         ctx.temperature = temperature
         return sorted_BND
@@ -46,8 +48,7 @@ class _Sort(torch.autograd.Function):
         sorted_BND, a_BN, index_BN = ctx.saved_tensors
         grad_tokens = grad_scores = None
         if ctx.needs_input_grad[0]:
-            place_BN1 = index_BN.unsqueeze(-1).expand_as(grad_BND)
-            grad_tokens = torch.zeros_like(grad_BND).scatter_(1, place_BN1, grad_BND)
+            grad_tokens = take_each(grad_BND, index_BN.argsort(dim=1))
         if ctx.needs_input_grad[1]:
             slope_BN = _slope(sorted_BND.float(), a_BN.float(), grad_BND.float(), ctx.temperature)
             grad_scores = torch.zeros_like(a_BN).scatter_(1, index_BN, slope_BN.to(a_BN.dtype))

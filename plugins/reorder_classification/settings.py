@@ -19,6 +19,8 @@ class ClassificationSettings(Settings):
     """share of the summary's numbers that are dropped before the head in training"""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """share of the target spread evenly over all classes in training (Szegedy et al. 2016)"""
+    auxiliary: float = Field(default=0.3, ge=0)
+    """weight, in training, of the loss of the same head on each summary that a backbone reads early (its exits)"""
     mixup: float = Field(default=0.0, ge=0)
     """alpha of mixup (Zhang et al. 2018); 0 is off"""
     cutmix: float = Field(default=0.0, ge=0)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Classification(nn.Module):
     """A linear head on the backbone's summary, trained with cross-entropy.
 
-    Targets are classes, int64 [B], or (after mixing) probabilities, float32 [B, K]. Label smoothing counts in training
-    mode only, so that validation losses of different settings can be compared. The prediction is the logits, float32.
+    Targets are classes, int64 [B], or (after mixing) probabilities, float32 [B, K]. Label smoothing and the loss of
+    exits count in training mode only, so that validation losses of different settings can be compared. The prediction
+    is the logits, float32.
     """
 
     primary = "top1"
@@ -47,7 +48,10 @@ class Classification(nn.Module):
 
     def logits_BK(self, features: Features) -> Tensor:
         """Unnormalised log-probabilities of the classes, in float32 also under autocast."""
-        logits_BK: Tensor = self.head(self.dropout(self.norm(features.summary_BD)))
+        return self._read(features.summary_BD)
+
+    def _read(self, summary_BD: Tensor) -> Tensor:
+        logits_BK: Tensor = self.head(self.dropout(self.norm(summary_BD)))
         return logits_BK.float()
 
     def predict(self, features: Features) -> Tensor:
@@ -59,11 +63,18 @@ class Classification(nn.Module):
         return batch if self._mixer is None else self._mixer(batch, generator)
 
     def step(self, run: Run, batch: Batch, order: Layout | Draw) -> TaskResult:
-        """One pass, head, cross-entropy of each image."""
-        logits_BK = self.logits_BK(run(batch.images_BCHW, order))
-        smoothing = self.settings.label_smoothing if self.training else 0.0
-        loss_B = cross_entropy(logits_BK, batch.target, reduction="none", label_smoothing=smoothing)
+        """One pass, head, cross-entropy of each image; in training that of the exits too, where there are any."""
+        features = run(batch.images_BCHW, order)
+        logits_BK = self.logits_BK(features)
+        loss_B = self._loss_B(logits_BK, batch.target)
+        if self.training and self.settings.auxiliary:
+            for exit_BD in features.exits:
+                loss_B = loss_B + self.settings.auxiliary * self._loss_B(self._read(exit_BD), batch.target)
         return TaskResult(loss_B, logits_BK)
+
+    def _loss_B(self, logits_BK: Tensor, target: Tensor) -> Tensor:
+        smoothing = self.settings.label_smoothing if self.training else 0.0
+        return cross_entropy(logits_BK, target, reduction="none", label_smoothing=smoothing)
 
     def after_step(self, step: int) -> None:
         """Nothing to do."""

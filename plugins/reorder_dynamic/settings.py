@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from reorder_core import Settings
@@ -12,3 +14,19 @@ class LayerShuffleSettings(Settings):
 
     probability: float = Field(default=0.5, gt=0, le=1)
     """how often the last block reads its patches shuffled; block l of L does with probability · l / L"""
+
+
+class DynamicReorderSettings(Settings):
+    """Patches reordered once on the way through the model, image by image."""
+
+    after: int = Field(default=1, ge=1)
+    """how many blocks read the patches in the initial order; the rest read them in the new one"""
+    direction: Literal["ascending", "descending"] = "ascending"
+    """ascending: the most telling patches are read last, where a causal model remembers best; descending: first"""
+    learn: Literal["exit", "order", "both"] = "both"
+    """what teaches the scores: a prediction read early with the scores as weights (the task's setting `auxiliary`), the
+    loss of the whole model through the soft order, or both"""
+    spread: float = Field(default=1.0, gt=0)
+    """how much more a patch must score than another to be moved from one end of the order to the other"""
+    temperature: float = Field(default=0.1, gt=0)
+    """of the soft order whose gradient teaches the scores (learn: order, both), in units of the scores"""
