@@ -53,7 +53,7 @@ class CurveLogits(torch.nn.Module):
         self.register_buffer("ramp_CN", torch.stack([ramp(prior_N, spread) for prior_N in priors_CN]), persistent=False)
         self.register_buffer("basis_NP", basis_NP, persistent=False)
 
-    def forward(self) -> Tensor:
-        """Logits, float64 [C, N]."""
-        learned_CP = self.learned_CP.double()
+    def forward(self, learned_CP: Tensor | None = None) -> Tensor:
+        """Logits, float64 [C, N]: with what is learned, or with other values of it."""
+        learned_CP = (self.learned_CP if learned_CP is None else learned_CP).double()
         return self.ramp_CN + (learned_CP if self.basis_NP is None else learned_CP @ self.basis_NP.T)

@@ -21,6 +21,7 @@ from reorder_core.plackett_luce import (
     uniform_noise,
 )
 from reorder_core.schedule import shape
+from reorder_reinforce.earliness import rank_evidence
 from reorder_reinforce.estimator import (
     ImageAverage,
     LeaveOneOut,
@@ -30,7 +31,9 @@ from reorder_reinforce.estimator import (
     within_images,
 )
 from reorder_reinforce.logits import CurveLogits
+from reorder_reinforce.replay import Replay
 from reorder_reinforce.settings import ReinforceSettings
+from reorder_reinforce.update import IterateAverage, PlainStep
 
 #: Kendall τ is read from as many of the drawn orders as cost this many comparisons, and from one at least.
 _TAU_COMPARISONS = 400_000
@@ -38,10 +41,12 @@ _TAU_COMPARISONS = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What `observe` needs of a draw: curve_K, the component of each order; order_log_prob_K, log p(order | curve)."""
+    """What `observe` needs of a draw: curve_K, the component of each order; evidence_K, what its advantage multiplies
+    (log p(order | curve), or the rank statistic); temperature, that it was drawn at."""
 
     curve_K: Tensor
-    order_log_prob_K: Tensor
+    evidence_K: Tensor
+    temperature: float
 
 
 class Reinforce(torch.nn.Module):
@@ -64,9 +69,20 @@ class Reinforce(torch.nn.Module):
         self.curve_logits_C = torch.nn.Parameter(torch.zeros(curves)) if curves > 1 else None
         self.baseline = _baseline(settings)
         self.image_average = _image_average(settings, context)
+        self.plain = PlainStep(settings.ema_decay) if settings.update == "plain" else None
+        average = settings.average
+        self.average = None if average is None else IterateAverage(self.logits.learned_CP, average)
+        kept, patches = settings.reuse - 1, context.grid.size
+        self.replay = Replay(kept, settings.orders, patches, settings.clip) if kept else None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What learns at which rate: the logits of the orders, and the weights of the curves."""
+        """What the run's optimiser updates, at which rate: the logits of the orders, and the weights of the curves.
+
+        Nothing with `update: plain`, where `observe` does it in place.
+        """
+        return [] if self.plain is not None else self._rates()
+
+    def _rates(self) -> list[dict[str, Any]]:
         orders: dict[str, Any] = {"params": list(self.logits.parameters())}
         if self.curve_logits_C is None:
             return [orders]
@@ -107,6 +123,9 @@ class Reinforce(torch.nn.Module):
         k = self.settings.orders
         order_log_prob_K = self._order_log_prob(curve_K, perm_KN, temperature)
         log_prob_K = order_log_prob_K + self._curve_log_prob_C()[curve_K]
+        evidence_K = order_log_prob_K
+        if self.settings.estimator == "rank" and temperature > 0.0:
+            evidence_K = rank_evidence(self.logits()[curve_K], perm_KN)
         image_B = torch.arange(batch, device=perm_KN.device)
         rows = [(image_B + row) % k for row in range(self.settings.orders_per_image)]
         if self.settings.image_control == "mode_loss":
@@ -120,16 +139,23 @@ class Reinforce(torch.nn.Module):
             group_B=rows[0],
             extra_MB=torch.stack(rows[1:]) if rows[1:] else None,
             log_prob_G=log_prob_K,
-            aux=Drawn(curve_K, order_log_prob_K),
+            aux=Drawn(curve_K, evidence_K, temperature),
         )
 
     @torch.no_grad()
     def best(self, tokens_BND: Tensor | None = None) -> Tensor:
-        """The mode of the most probable curve; before the first update the prior itself (curve 0 wins a tie)."""
-        return self._modes()[self._best_curve()[0]]
+        """The mode of the most probable curve; before the first update the prior itself (curve 0 wins a tie).
+
+        With `average`, the mode of the averaged logits.
+        """
+        averaged = None if self.average is None else self.average.mean_CP
+        return self._modes(averaged)[self._best_curve()[0]]
 
     def observe(self, draw: Draw, outcome: Outcome) -> PolicyStep:
-        """The REINFORCE loss −Σ advantage · log p / K, whose gradient is an unbiased estimate of −∇ expected reward."""
+        """The REINFORCE loss −Σ advantage · log p / K, whose gradient is an unbiased estimate of −∇ expected reward.
+
+        `estimator: rank` and `reuse` put something else in its place, and `update: plain` takes the step here.
+        """
         k, m = self.settings.orders, self.settings.orders_per_image
         loss_MB = outcome.loss_MB.detach().double().to(self.priors_CN.device)
         group_MB = draw.group_B[None] if m == 1 else torch.cat([draw.group_B[None], draw.extra_MB[: m - 1]])  # type: ignore[index]
@@ -140,20 +166,50 @@ class Reinforce(torch.nn.Module):
         else:
             advantage_K = self.baseline.advantages(reward_K)
         loss = self._loss(draw, reward_K, advantage_K)
+        modes_CN = self._modes() if self.plain is not None else None  # as they were before the step
+        carried = self._step_in_place(loss, advantage_K)
         return PolicyStep(
-            loss=loss if loss.requires_grad else None,
-            metrics=lambda: self._metrics(draw, -loss_MB[0].mean(), advantage_K),
+            loss=carried,
+            metrics=lambda: self._metrics(draw, -loss_MB[0].mean(), advantage_K, modes_CN),
         )
+
+    def _step_in_place(self, loss: Tensor, advantage_K: Tensor) -> Tensor | None:
+        """Take the plain step, where there is one, and average; returns the loss that is left to the optimiser."""
+        if self.plain is not None and loss.requires_grad:
+            rate = self.settings.learning_rate
+            rated = [(p, group.get("lr", rate)) for group in self._rates() for p in group["params"]]
+            self.plain.take(loss, advantage_K, rated)
+        if self.average is not None:
+            self.average.update(self.logits.learned_CP)
+        return loss if self.plain is None and loss.requires_grad else None
 
     def _loss(self, draw: Draw, reward_K: Tensor, advantage_K: Tensor) -> Tensor:
         assert draw.log_prob_G is not None
         if self.settings.curve_draws == "sampled" or self.curve_logits_C is None:
-            return -(advantage_K * draw.log_prob_G[: len(advantage_K)]).mean()
+            if self.settings.estimator == "rank":
+                evidence_K = draw.aux.evidence_K + self._curve_log_prob_C()[draw.aux.curve_K]
+            else:
+                evidence_K = draw.log_prob_G[: len(advantage_K)]
+            return self._with_replay(-(advantage_K * evidence_K).mean(), draw, advantage_K)
         # Stratified: Σ_c w_c · E[reward | c] with the weights inside the gradient, so that no curve is sampled.
         weight_K = self.curve_logits_C.double().softmax(0)[draw.aux.curve_K] * len(self.priors_CN)
-        order_K = weight_K.detach() * advantage_K * draw.aux.order_log_prob_K
+        order_K = weight_K.detach() * advantage_K * draw.aux.evidence_K
         loss: Tensor = -(weight_K * reward_K + order_K).mean()
         return loss
+
+    def _with_replay(self, loss: Tensor, draw: Draw, advantage_K: Tensor) -> Tensor:
+        """The mean of this batch's loss and those of the batches kept; this batch is then kept itself."""
+        temperature = draw.aux.temperature
+        if self.replay is None or temperature <= 0.0:
+            return loss
+
+        def log_prob(curve_G: Tensor, perm_GN: Tensor) -> Tensor:
+            return self._order_log_prob(curve_G, perm_GN, temperature) + self._curve_log_prob_C()[curve_G]
+
+        objective, kept = self.replay.objective(log_prob)
+        k = len(advantage_K)
+        self.replay.keep(draw.aux.curve_K, draw.perm_GN[:k], draw.log_prob_G[:k], advantage_K)  # type: ignore[index]
+        return (loss - objective) / (1 + kept)
 
     def _curves(self, k: int, device: torch.device) -> Tensor:
         curves = self.priors_CN.shape[0]
@@ -181,8 +237,8 @@ class Reinforce(torch.nn.Module):
             return torch.zeros(1, dtype=torch.float64, device=self.priors_CN.device)
         return self.curve_logits_C.double().log_softmax(0)
 
-    def _modes(self) -> Tensor:
-        logits_CN = self.logits().detach()
+    def _modes(self, learned_CP: Tensor | None = None) -> Tensor:
+        logits_CN = self.logits(learned_CP).detach()
         return torch.stack(
             [mode(logits_N, prior_N) for logits_N, prior_N in zip(logits_CN, self.priors_CN, strict=True)]
         )
@@ -198,11 +254,13 @@ class Reinforce(torch.nn.Module):
         return control_B
 
     @torch.no_grad()
-    def _metrics(self, draw: Draw, reward: Tensor, advantage_K: Tensor) -> dict[str, float]:
+    def _metrics(
+        self, draw: Draw, reward: Tensor, advantage_K: Tensor, modes_CN: Tensor | None = None
+    ) -> dict[str, float]:
         k = len(advantage_K)
         some = max(1, min(k, _TAU_COMPARISONS // self.priors_CN.shape[1] ** 2))
-        modes_CN = self._modes()
-        best_N = modes_CN[self._best_curve()[0]]
+        modes_CN = self._modes() if modes_CN is None else modes_CN
+        best_N = self.best()
         curve_G = draw.aux.curve_K[:some]
         metrics = {
             "reward": reward,

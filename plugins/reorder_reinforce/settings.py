@@ -24,6 +24,10 @@ FAITHFUL: Mapping[str, Any] = {
     "baseline": "ema",
     "ema_decay": 0.99,
     "image_control": "none",
+    "estimator": "score",
+    "reuse": 1,
+    "update": "adam",
+    "average": None,
     "logits": "patch",
     "spread": 1.0,
     "schedule": "triangular",
@@ -58,8 +62,24 @@ class ReinforceSettings(PolicySettings):
     moving average of its own earlier losses (no more passes; needs a data set that knows its number of images)"""
     antithetic: bool = False
     """draw the orders in pairs of opposite noise; the leave-one-out baseline leaves the pair out"""
+    estimator: Literal["score", "rank"] = "score"
+    """what an order's advantage multiplies: `score`, the gradient of its log-probability (REINFORCE, unbiased), or
+    `rank`, how early each patch stood: the covariance of slot and reward, less noisy, but not the gradient of the
+    expected reward in the logits (README.md says what it ascends)"""
+    reuse: int = Field(default=1, ge=1)
+    """in how many updates each batch is used: the current one and reuse - 1 earlier ones, these weighted by how much
+    more or less probable their orders have become since; that is biased by `clip`"""
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    """with reuse: an order whose probability has moved by more than this share along its advantage is left out"""
+    update: Literal["adam", "plain"] = "adam"
+    """`adam`: the run's optimiser; `plain`: learning_rate times the gradient over the running size of the advantages
+    (decay `ema_decay`), so that the logits are a sum of what was seen, and the rate does not depend on the losses'
+    scale"""
+    average: float | None = Field(default=None, ge=0)
+    """the best order is read from an average of the learned logits over all steps, in which step t weighs t^average
+    (3: mostly the last quarter); null: from the last logits. Orders are drawn from the last logits either way"""
     learning_rate: float | None = Field(default=3e-3, gt=0)
-    """of the policy's own parameters; null takes the optimiser's"""
+    """of the policy's own parameters; null takes the optimiser's (not with update: plain)"""
     curves: tuple[OrderingRef, ...] = ()
     """further orderings to start from: the policy is then a mixture of the prior and these, and learns their weights"""
     curve_learning_rate: float | None = Field(default=None, gt=0)
@@ -106,9 +126,20 @@ class ReinforceSettings(PolicySettings):
             yield Problem("baseline", "leave_one_out needs at least 2 orders: raise orders, or use baseline: ema")
         yield from self._pair_problems()
         yield from self._curve_problems()
+        yield from self._update_problems()
         for key, value in FAITHFUL.items() if self.faithful else ():
             if getattr(self, key) != value:
                 yield Problem(key, f"faithful: {self.faithful} fixes {key} to {_yaml(value)}: leave it out")
+
+    def _update_problems(self) -> Iterable[Problem]:
+        if self.estimator == "rank" and self.baseline != "leave_one_out":
+            yield Problem("estimator", "rank is a covariance within the batch: it needs baseline: leave_one_out")
+        if self.estimator == "rank" and self.reuse > 1:
+            yield Problem("reuse", "earlier batches are weighted by their probabilities: that needs estimator: score")
+        if self.reuse > 1 and self.curve_draws == "stratified":
+            yield Problem("reuse", "earlier batches and stratified curves cannot be combined: choose reuse: 1")
+        if self.update == "plain" and self.learning_rate is None:
+            yield Problem("learning_rate", "update: plain makes its own steps: give learning_rate a number")
 
     def _pair_problems(self) -> Iterable[Problem]:
         if not self.antithetic:
@@ -138,4 +169,6 @@ class ReinforceSettings(PolicySettings):
 
 
 def _yaml(value: object) -> str:
+    if value is None:
+        return "null"
     return {(): "[]", False: "false"}.get(value, str(value)) if isinstance(value, (tuple, bool)) else str(value)
