@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field
 
@@ -29,6 +30,28 @@ class RandomEachBatchSettings(Settings):
         whole = getattr(facts.training, "epochs", None)
         if self.epochs is not None and whole is not None and self.epochs > whole:
             yield Problem("epochs", f"the run has {whole} epochs, not {self.epochs}: give at most that many")
+
+
+class OrderSettings(Settings):
+    """In which order a control is trained that changes something else."""
+
+    order: Literal["ordering", "initial", "learned"] = "ordering"
+    """the recipe's `ordering`; the order that its policy starts from (which policy.prior may change); or the order that
+    the main run learned, which it then waits for"""
+
+
+class ReadoutSettings(OrderSettings):
+    """Another place where the summary is read."""
+
+    without: tuple[str, ...] = ()
+    """settings of the backbone that only its own readout has, set back to null: [class_position], say"""
+
+
+class LayerShuffleSettings(OrderSettings):
+    """Patches shuffled between the blocks of the backbone while training."""
+
+    probability: float = Field(default=0.5, gt=0, le=1)
+    """how often the last block reads its patches shuffled; block l of L does with probability · l / L"""
 
 
 class UniformSettings(PolicySettings):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reorder_controls import controls, plugin
-from reorder_controls.settings import RandomEachBatchSettings, RandomFixedSettings, UniformSettings
+from reorder_controls.settings import (
+    LayerShuffleSettings,
+    RandomEachBatchSettings,
+    RandomFixedSettings,
+    ReadoutSettings,
+    UniformSettings,
+)
 from reorder_controls.uniform import Uniform
 
-from reorder_core import Clock, Context, DataFacts, Grid, Outcome, Policy, RunError, RunFacts, UsageError, conformance
+from reorder_core import (
+    Clock,
+    Context,
+    DataFacts,
+    Grid,
+    Outcome,
+    Policy,
+    ReorderError,
+    RunError,
+    RunFacts,
+    UsageError,
+    conformance,
+)
+from reorder_core.catalogue import Catalogue
+from reorder_core.cli.main import main
+from reorder_core.recipe import Recipe, load_recipe
+from reorder_core.training.controls import Controls
 
+SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 GRID = Grid(3, 4)
 CLOCK = Clock(step=3, steps_per_epoch=10, learn_start=0, learn_stop=20, total=30)
 
@@ -99,6 +124,82 @@ def test_random_each_batch_takes_the_uniform_policy() -> None:
     whole = controls.random_each_batch(RandomEachBatchSettings(epochs=4), _context())
     assert whole.overrides["training.phases.learn"] == 4
     assert whole.overrides["training.phases.warm_up"] == 0
+
+
+READOUTS = [controls.readout_class, controls.readout_mean, controls.readout_last]
+
+
+@pytest.mark.parametrize("make", READOUTS, ids=lambda make: make.__name__)
+def test_a_readout_changes_where_the_summary_is_read_and_nothing_else(make: object) -> None:
+    place = make.__name__.removeprefix("readout_")
+    control = make(ReadoutSettings(), _context())
+    assert control.overrides == {"backbone.readout": place}
+    assert (control.order_from, control.needs) == (None, "nothing")
+    cleared = make(ReadoutSettings(without=("class_position",)), _context())
+    assert cleared.overrides == {"backbone.class_position": None, "backbone.readout": place}
+
+
+def test_a_changed_model_reads_in_the_order_that_it_is_told() -> None:
+    learned_N, context = _learned(3), _context()
+    for make, cls in ((controls.readout_mean, ReadoutSettings), (controls.layer_shuffle, LayerShuffleSettings)):
+        initial = make(cls(order="initial"), context)
+        assert np.array_equal(_order(initial, None, context), context.prior_N)
+        learned = make(cls(order="learned"), context)
+        assert learned.needs == "finished"
+        assert np.array_equal(_order(learned, learned_N, context), learned_N)
+        with pytest.raises(UsageError, match="needs a policy"):
+            initial.order_from(Context(grid=GRID), None)
+
+
+def test_layer_shuffle_stands_between_the_blocks() -> None:
+    control = controls.layer_shuffle(LayerShuffleSettings(probability=0.2), _context())
+    assert control.overrides == {"backbone.between": {"name": "layer_shuffle", "probability": 0.2}}
+
+
+NAMES = ("inverse", "learned_static", "random_fixed", "random_each_batch", "reverse", "initial")
+NAMES += ("layer_shuffle", "readout_class", "readout_mean", "readout_last")
+
+
+def _smoke(*controls_: object) -> Recipe:
+    small = {"backbone.width": 8, "training.steps_per_epoch": 3, "training.epochs": 3, "training.phases.learn": 1}
+    return load_recipe(SMOKE).with_overrides({**small, "controls": list(controls_)})
+
+
+def test_every_control_goes_by_its_name_in_a_recipe() -> None:
+    recipe, catalogue = _smoke(*NAMES), Catalogue.load()
+    jobs = {job.name: job for job in Controls(recipe, catalogue, None).jobs(Path(), np.arange(16)[::-1])}
+    assert tuple(jobs) == NAMES
+    for name, job in jobs.items():
+        assert (job.recipe.policy is not None) is (name == "random_each_batch")
+        readout = name.removeprefix("readout_") if name.startswith("readout_") else "last"
+        assert job.recipe.backbone.settings.readout == readout
+        assert (job.recipe.backbone.settings.between is not None) is (name == "layer_shuffle")
+    fixed = {"layer_shuffle", "readout_class", "readout_mean", "readout_last"}
+    assert {name for name, job in jobs.items() if job.order_from is None} == fixed
+    Controls(recipe, catalogue, None).check()
+
+
+def test_a_readout_that_the_backbone_does_not_have_is_found_before_the_run() -> None:
+    backbone = {"name": "hierarchical", "mixer": "vit"}
+    recipe = load_recipe(SMOKE).with_overrides({"backbone": backbone, "controls": ["readout_class"]})
+    with pytest.raises(ReorderError, match="readout"):
+        Controls(recipe, Catalogue.load(), None).check()
+
+
+def test_they_train_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["backbone.width=8", "training.epochs=3", "training.phases.learn=1", "training.steps_per_epoch=3"]
+    names = "controls=[layer_shuffle, {name: readout_mean, order: learned}]"
+    overrides = [part for each in [*small, names] for part in ("-o", each)]
+    assert main(["run", str(SMOKE), "--out", str(tmp_path), "--device", "cpu", *overrides]) == 0
+    capsys.readouterr()
+    (run,) = (tmp_path / "smoke").iterdir()
+    orders = {}
+    for name in ("layer_shuffle", "readout_mean"):
+        assert (run / "controls" / name / "result.json").exists()
+        orders[name] = json.loads((run / "controls" / name / "order.json").read_text())["permutation"]
+    learned = json.loads((run / "order.json").read_text())["permutation"]
+    assert orders["layer_shuffle"] == list(range(16))
+    assert orders["readout_mean"] == learned
 
 
 def test_more_orders_than_images_is_found_before_the_run() -> None:
