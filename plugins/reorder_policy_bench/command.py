@@ -25,7 +25,7 @@ def command() -> None:
     "policies",
     multiple=True,
     metavar="[LABEL=]NAME[:KEY=VALUE,…]",
-    help="A policy and its settings; may be repeated. By default every installed policy that needs no settings.",
+    help="A policy and its settings; may be repeated. `all`, the default: every installed one that needs no settings.",
 )
 @click.option("--problem", "problems", multiple=True, metavar="NAME", help="May be repeated; by default three.")
 @click.option("--size", "sizes", multiple=True, type=click.IntRange(4, 65536), help="Patches; by default 16 and 64.")

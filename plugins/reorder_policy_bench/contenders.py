@@ -14,6 +14,7 @@ from reorder_core.settings import ComponentRef
 
 #: Settings that say how many orders one batch is read in, and how fast the policy learns, by the names in use.
 ORDERS, RATE = "orders", "learning_rate"
+ALL = "all"
 _SPEC = re.compile(r"(?:(?P<label>[^=:]+)=)?(?P<name>[^=:]+)(?::(?P<settings>.*))?", re.DOTALL)
 
 
@@ -21,14 +22,15 @@ _SPEC = re.compile(r"(?:(?P<label>[^=:]+)=)?(?P<name>[^=:]+)(?::(?P<settings>.*)
 class Contender:
     """A policy with its settings, under a label.
 
-    swept: settings that the bench put in, which fall away where the policy refuses them. wide: one order an image
-    was asked for, so that `orders` is the batch.
+    named: asked for on the command line, so that it must be able to run.
+    swept: settings that the bench put in; the number of orders falls away where the policy refuses it.
     """
 
     label: str
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     swept: Mapping[str, Any] = field(default_factory=dict)
+    named: bool = False
 
     @property
     def ref(self) -> ComponentRef:
@@ -46,6 +48,29 @@ class LeftOut:
 
     name: str
     reason: str
+
+
+def taking_part(policies: Sequence[str], catalogue: Catalogue) -> tuple[list[Contender], list[LeftOut]]:
+    """What `--policy` names, where `all` is every installed policy, as it is where nothing is named.
+
+    Raises `UsageError` for what is not installed, or whose settings are wrong.
+    """
+    named: list[Contender] = []
+    left: list[LeftOut] = []
+    for text in policies or (ALL,):
+        if text.strip() == ALL:
+            everyone, left = installed(catalogue)
+            named += everyone
+        else:
+            named.append(parse(text, catalogue))
+    unique: dict[str, Contender] = {}
+    for contender in named:
+        known = unique.setdefault(contender.label, contender)
+        if known.ref != contender.ref:
+            raise UsageError(
+                f"two policies are called '{contender.label}': give one of them another label, X={known.name}"
+            )
+    return [*unique.values()], left
 
 
 def installed(catalogue: Catalogue) -> tuple[list[Contender], list[LeftOut]]:
@@ -92,7 +117,7 @@ def parse(text: str, catalogue: Catalogue) -> Contender:
     except UsageError as error:
         raise UsageError(f"--policy {text}: {error}") from error
     shown = ",".join(f"{key}={write_value(value)}" for key, value in values.items())
-    return Contender((match["label"] or f"{name}{':' if shown else ''}{shown}").strip(), name, values)
+    return Contender((match["label"] or f"{name}{':' if shown else ''}{shown}").strip(), name, values, named=True)
 
 
 def _parts(text: str) -> Iterator[str]:

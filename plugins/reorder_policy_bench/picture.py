@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from reorder_policy_bench.summary import LEVELS
 
 if TYPE_CHECKING:
-    from reorder_policy_bench.study import Row
+    from reorder_policy_bench.row import Row
 
 # Okabe and Ito's palette, told apart with any kind of colour vision; the dashes tell further rounds apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D00", "#666666", "#000000")
@@ -42,7 +42,7 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
                 axis.axhline(level, color="#bbbbbb", lw=0.7, zorder=0)
             axis.set_xscale("log")
             axis.spines[["top", "right"]].set_visible(False)
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axis in panels.ravel():
         lines, labels = axis.get_legend_handles_labels()
         handles |= dict(zip(labels, lines, strict=True))
@@ -63,13 +63,13 @@ def draw(rows: Sequence[Row], path: Path) -> Path:
 
 def _name(row: Row) -> str:
     orders = row.trials[0].orders
-    return f"{row.contender.label} ({orders} order{'s' * (orders != 1)} a batch)"
+    return f"{row.contender.label} ({orders} order{'s' * (orders != 1)})"
 
 
-def _line(axis: object, row: Row, number: int) -> None:
+def _line(axis: Any, row: Row, number: int) -> None:
     looks = row.trials[0].looks[1:]  # step 0 has no place on a logarithm
     sample_T = np.array([look.step * row.trials[0].samples_a_step for look in looks])
     reward_ST = np.array([[look.reward for look in trial.looks[1:]] for trial in row.trials])
     colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)]
-    axis.plot(sample_T, np.median(reward_ST, axis=0), dash, color=colour, lw=1.3, label=_name(row))  # type: ignore[attr-defined]
-    axis.fill_between(sample_T, reward_ST.min(0), reward_ST.max(0), color=colour, alpha=0.12, lw=0)  # type: ignore[attr-defined]
+    axis.plot(sample_T, np.median(reward_ST, axis=0), dash, color=colour, lw=1.3, label=_name(row))
+    axis.fill_between(sample_T, reward_ST.min(0), reward_ST.max(0), color=colour, alpha=0.12, lw=0)

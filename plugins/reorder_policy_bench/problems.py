@@ -94,7 +94,7 @@ def _last(grid: Grid, best_N: NDArray[np.int64]) -> Planted:
     variance = (N**2 - 1) / 12 / k * (N - k) / (N - 1)
     return Planted(
         salient_N1,
-        lambda sequence_GNF: sequence_GNF[..., 0] @ slot_N,
+        lambda sequence_GNF: (sequence_GNF[..., 0] * slot_N).sum(-1),
         mean=(N - 1) / 2,
         spread=math.sqrt(variance),
         top=N - 1 - (k - 1) / 2,

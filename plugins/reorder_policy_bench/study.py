@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +16,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from reorder_core import ReorderError, RunError
 from reorder_core.catalogue import Catalogue
 from reorder_policy_bench.admission import admitted
-from reorder_policy_bench.contenders import Contender, LeftOut, installed, parse, swept
+from reorder_policy_bench.contenders import Contender, LeftOut, swept, taking_part
 from reorder_policy_bench.memory import Peak, peak_memory
 from reorder_policy_bench.report import print_rows
-from reorder_policy_bench.summary import LEVELS, end, reached
+from reorder_policy_bench.row import Row
 from reorder_policy_bench.trial import Conditions, Trial, run_trial
 
 STOPPED = 130
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contender under one set of conditions. reason: why it has no trials, or why it has fewer than asked for."""
-
-    contender: Contender
-    conditions: Conditions
-    trials: tuple[Trial, ...] = ()
-    reason: str = ""
-    peak_mebibytes: float | None = None
-
-    def as_json(self, curves: bool) -> dict[str, Any]:
-        """Plain values; with `curves` also what every look of every seed saw."""
-        said: dict[str, Any] = {
-            "policy": self.contender.name,
-            "label": self.contender.label,
-            "settings": _plain(self.contender.ref.settings),
-            **asdict(self.conditions),
-            "state": "failed" if self.reason else "ok",
-            "reason": self.reason,
-            "seeds": [trial.seed for trial in self.trials],
-        }
-        if not self.trials:
-            return said
-        first = self.trials[0]
-        said |= {
-            "orders": first.orders,
-            "samples_a_step": first.samples_a_step,
-            "samples": first.samples_a_step * self.conditions.steps,
-            "reached": [reached(self.trials, level).as_json() for level in LEVELS],
-            "end": end(self.trials).as_json(),
-            "seconds": sum(trial.looks[-1].seconds for trial in self.trials) / len(self.trials),
-            "peak_mebibytes": self.peak_mebibytes,
-        }
-        if curves:
-            said["curves"] = [
-                [[look.step * trial.samples_a_step, look.seconds, look.reward] for look in trial.looks]
-                for trial in self.trials
-            ]
-        return said
 
 
 @dataclass(frozen=True)
@@ -80,11 +41,15 @@ class Plan:
 
     def conditions(self) -> list[Conditions]:
         return [
-            Conditions(problem, size, noise, self.steps or usual_steps(size), self.batch, self.interaction)
+            Conditions(problem, size, noise, self._steps(size), self.batch, self.interaction)
             for size in self.sizes
             for problem in self.problems
             for noise in self.noises
         ]
+
+    def _steps(self, size: int) -> int:
+        """With a budget: of a policy that reads each image in one order."""
+        return max(1, self.budget // self.batch) if self.budget else self.steps or usual_steps(size)
 
 
 def usual_steps(size: int) -> int:
@@ -102,93 +67,102 @@ def run_study(
 ) -> int:
     """Run everything and say it; returns the exit code (130 where it was stopped: what is finished is said)."""
     catalogue = Catalogue.load()
-    left: list[LeftOut] = []
-    if policies:
-        contenders = [parse(text, catalogue) for text in policies]
-    else:
-        contenders, left = installed(catalogue)
+    contenders, left = taking_part(policies, catalogue)
     plan = Plan(swept(contenders, catalogue, orders, rates), **asked)
-    if policies:
-        _require_admitted(plan)
+    _require_admitted(plan)
     console = Console(stderr=as_json)
     rows: list[Row] = []
     code = 0
-    try:
-        with _progress(console) as progress:
+    with _progress(console) as progress:
+        try:
             _run(plan, rows, progress)
-    except KeyboardInterrupt:
-        code = STOPPED
+        except KeyboardInterrupt:
+            code = STOPPED
     if out is not None and rows:
         _write(rows, left, out)
     if as_json:
         print(json.dumps(_document(rows, left, curves=False), indent=1))
     else:
         print_rows(rows, left, out, console)
-        if code:
-            console.print("stopped: these are the runs that were finished", style="yellow")
+    if code:
+        console.print("stopped: this is what was finished", style="yellow")
     return code
 
 
 def _require_admitted(plan: Plan) -> None:
     """A policy that was asked for by name must fit one set of conditions at least, before anything runs."""
     for contender in plan.contenders:
-        refused: ReorderError | None = None
-        for conditions in plan.conditions():
-            try:
-                admitted(contender, conditions, plan.budget)
-                break
-            except ReorderError as error:
-                refused = error
-        else:
-            if refused is not None:
-                raise refused
+        if contender.named:
+            refused = [_refusal(contender, conditions, plan.budget) for conditions in plan.conditions()]
+            if all(refused) and refused[0] is not None:
+                raise refused[0]
+
+
+def _refusal(contender: Contender, conditions: Conditions, budget: int | None) -> ReorderError | None:
+    try:
+        admitted(contender, conditions, budget)
+    except ReorderError as error:
+        return error
+    return None
 
 
 def _run(plan: Plan, rows: list[Row], progress: Progress) -> None:
     """Fill `rows`, one after the other; those that are done stand in it when Ctrl-C ends this."""
     everything = plan.conditions()
     bar = progress.add_task("", total=sum(each.steps for each in everything) * plan.seeds * len(plan.contenders))
+    planned, warm = 0, set[str]()
     for conditions in everything:
         ran: list[tuple[Contender, Conditions]] = []
         for contender in plan.contenders:
-            reason = ""
-            here = conditions
             try:
-                contender, here = admitted(contender, conditions, plan.budget)
-            except Exception as error:
-                reason = _one_line(error)
-            if (contender, here) not in ran:  # a number of orders that two of them dropped makes them the same
-                ran.append((contender, here))
-                _seeds(contender, here, plan.seeds, reason, rows, progress, bar)
-            progress.advance(bar, 0 if not reason else conditions.steps * plan.seeds)
+                entered = admitted(contender, conditions, plan.budget)
+            except Exception as error:  # a policy of anybody's that breaks is a row of the table, not the end of it
+                rows.append(Row(contender, conditions, reason=_one_line(error)))
+            else:
+                if entered not in ran:  # where a number of orders fell away, two of them are the same
+                    ran.append(entered)
+                    _warm_up(entered[0], warm)
+                    _seeds(*entered, plan.seeds, rows, partial(_say, progress, bar), partial(progress.advance, bar))
+            planned += conditions.steps * plan.seeds
+            progress.update(bar, completed=planned)
+
+
+def _say(progress: Progress, bar: Any, text: str) -> None:
+    progress.update(bar, description=text)
+
+
+def _warm_up(contender: Contender, warm: set[str]) -> None:
+    """Two small steps of each kind of policy, unmeasured: the first ones of a process import and compile."""
+    if contender.name not in warm:
+        warm.add(contender.name)
+        with suppress(Exception):  # what is wrong with it is said by the run itself
+            run_trial(contender.ref, Conditions("footrule", 64, 1.0, 2), 0)
 
 
 def _seeds(
     contender: Contender,
     conditions: Conditions,
     seeds: int,
-    reason: str,
     rows: list[Row],
-    progress: Progress,
-    bar: Any,
+    say: Callable[[str], None],
+    tick: Callable[[], None],
 ) -> None:
     """Run the seeds of one row and append it, with what there is of it where it breaks or is stopped."""
     trials: list[Trial] = []
     mark = f"{conditions.problem}, {conditions.size} patches, noise {conditions.noise:g}: {contender.label}"
-    peak = Peak()
+    reason, peak = "", Peak()
     try:
         with peak_memory() as peak:
-            for seed in range(0 if reason else seeds):
-                progress.update(bar, description=f"{mark}, seed {seed}")
-                trials.append(run_trial(contender.ref, conditions, seed, lambda: progress.advance(bar)))
+            for seed in range(seeds):
+                say(f"{mark}, seed {seed}")
+                trials.append(run_trial(contender.ref, conditions, seed, tick))
     except KeyboardInterrupt:
-        reason = f"stopped after {len(trials)} of {seeds} seeds"
+        if trials:
+            rows.append(Row(contender, conditions, tuple(trials), f"stopped after {len(trials)} of {seeds} seeds"))
         raise
-    except Exception as error:  # a policy of anybody's that breaks is a row of the table, not the end of it
+    except Exception as error:  # as above
         reason = _one_line(error)
-    finally:
-        if trials or (reason and not reason.startswith("stopped after 0")):
-            rows.append(Row(contender, conditions, tuple(trials), reason, peak.mebibytes))
+    rows.append(Row(contender, conditions, tuple(trials), reason, peak.mebibytes))
 
 
 def _one_line(error: BaseException) -> str:
@@ -211,10 +185,6 @@ def _write(rows: Sequence[Row], left: Sequence[LeftOut], folder: Path) -> None:
         draw(rows, folder / "policies.png")
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
-
-
-def _plain(settings: Any) -> Any:
-    return json.loads(json.dumps(dict(settings), default=str))
 
 
 def _progress(console: Console) -> Progress:

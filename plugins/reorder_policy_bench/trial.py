@@ -156,7 +156,7 @@ def _losses(draw: Draw, images: Images, index_B: Tensor) -> tuple[Tensor, float]
         sequence_BNF = draw.soft(noise.tokens_BNF)
         reward_B = problem.reward(sequence_BNF[..., : problem.tokens_NF.shape[1]])
         loss_B = 1 - reward_B - noise.of_sequence(sequence_BNF)
-        loss_B.mean().backward()
+        loss_B.mean().backward()  # type: ignore[no-untyped-call]
         loss_MB[0] = loss_B.detach()
     return loss_MB, rated
 
@@ -168,7 +168,7 @@ def _learn(policy: Policy, optimizer: AdamW | None, draw: Draw, outcome: Outcome
     if step.loss is not None:
         if not bool(step.loss.isfinite()):
             raise RunError(f"the policy's loss is not finite in step {outcome.clock.step + 1}: lower its learning rate")
-        step.loss.backward()
+        step.loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
