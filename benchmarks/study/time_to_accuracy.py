@@ -2,10 +2,10 @@
 
     python benchmarks/study/time_to_accuracy.py runs/random_to_row/*/ --target 0.5 [--against row_major]
 
-Each folder is a run with its controls; runs of one name and different seeds are one row, and so are the controls of one
-name. The moment is where a straight line between two validations crosses the target (epoch 0 counts as 0), and the
-seconds are those of training alone, read off timing.jsonl at that step. Mean and Student's t 95 % interval over the seeds
-that got there; how many did stands beside it, and a row where some did not is too favourable by as much.
+Each folder is a run with its controls; runs of one name and different seeds are one row, and so are the controls of
+one name. The moment is where a straight line between two validations crosses the target (epoch 0 counts as score 0);
+the seconds are those of training alone, read off timing.jsonl at that step. Mean and Student's t 95 % interval over
+the seeds that got there; how many did stands beside it, and where some did not, the mean flatters that row.
 The difference to `--against` is paired by seed, over the seeds in which both got there.
 """
 
@@ -49,7 +49,7 @@ def arrival(folder: Path, metric: str, target: float) -> Arrival:
             score_V.append(row[metric])
     best = max(score_V)
     reached = [number for number, score in enumerate(score_V) if score >= target]
-    if not reached or reached[0] == 0:
+    if not reached:
         return Arrival(None, None, best)
     after = reached[0]
     before = after - 1
@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("--metric", help="a metric of the validation rows; the task's primary one where it is left out")
     parser.add_argument("--against", help="the run or control that all others are compared with, seed by seed")
     given = parser.parse_args()
+    if not given.target > 0:
+        raise SystemExit(f"every run has a score of {given.target} before it starts: give a --target above 0")
     rows = read(given.runs, given.metric, given.target)
     if given.against is not None and given.against not in rows:
         raise SystemExit(f"there is no '{given.against}' among these runs: choose from {', '.join(rows)}")
