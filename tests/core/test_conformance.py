@@ -302,6 +302,10 @@ class Looks(Keeps):
         drawn = super().draw(batch, tokens_BND, temperature)
         return replace(drawn, group_B=(tokens_BND.mean((1, 2)) > 0).long())
 
+    def best(self, tokens_BND=None):
+        best_N = super().best(None)
+        return best_N if tokens_BND is None else best_N.expand(len(tokens_BND), -1).clone()
+
 
 class LooksUnasked(Looks):
     reads_tokens = False
