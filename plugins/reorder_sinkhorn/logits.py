@@ -15,7 +15,7 @@ def height(patches: int, spread: float) -> float:
     """How far the prior's logits stand above the others: spread + log N.
 
     With Gumbel noise of scale 1, a row alone then prefers the prior's patch with a probability of about
-    1 / (1 + e^−spread), whatever N.
+    1 / (1 + e^−spread), whatever N. A matching keeps more: to exchange two patches, both rows must gain together.
     """
     return spread + math.log(patches)
 

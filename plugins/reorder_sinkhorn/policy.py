@@ -79,7 +79,8 @@ class GumbelSinkhorn(nn.Module):
             logits_NN = self.logits()
             soft, perm = [], []
             for _ in range(k):
-                noisy_NN = logits_NN + self._noise(logits_NN)
+                noise_NN = gumbel_noise(len(logits_NN), self.generator).to(logits_NN.device)
+                noisy_NN = logits_NN + self.settings.noise * noise_NN
                 perm.append(harden(noisy_NN))
                 soft.append(sinkhorn(noisy_NN / temperature, self.iterations(temperature)))
         soft_KNN, perm_KN = torch.stack(soft), torch.stack(perm)
@@ -99,12 +100,6 @@ class GumbelSinkhorn(nn.Module):
             loss = self.settings.entropy_penalty * entropy(soft_NN)
         return PolicyStep(loss, lambda: self._metrics(draw, outcome))
 
-    def _noise(self, like_NN: Tensor) -> Tensor:
-        """Gumbel noise [N, N] of the settings' scale, drawn on the CPU, the same wherever the logits live."""
-        noise_NN = torch.rand(like_NN.shape, generator=self.generator)
-        noise_NN.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_().log_().mul_(-self.settings.noise)
-        return noise_NN.to(like_NN.device)
-
     @torch.no_grad()
     def _metrics(self, draw: Draw, outcome: Outcome) -> dict[str, float]:
         assert isinstance(draw.soft, SoftRead)
@@ -119,6 +114,12 @@ class GumbelSinkhorn(nn.Module):
             "kendall_tau_to_prior": kendall_tau(best_N, self.prior_N),
         }
         return {name: float(value) for name, value in metrics.items()}
+
+
+def gumbel_noise(size: int, generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise −log(−log u), float32 [N, N], on the CPU, the same wherever the logits live."""
+    noise_NN = torch.rand(size, size, generator=generator)
+    return noise_NN.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_().log_().neg_()
 
 
 def entropy(soft: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ class GumbelSinkhornSettings(PolicySettings):
     """what is learned: a logit for each slot and patch (N×N), or a vector of `rank` numbers for each slot and patch"""
     rank: int = Field(default=16, ge=2, multiple_of=2)
     """of the logits where parametrisation: low_rank; also how sharp the first order can be (about 2N / rank slots)"""
-    spread: float = Field(default=2.0, gt=0)
-    """how far the first logits of the prior's order stand above the others, in nats beyond log N"""
+    spread: float = Field(default=1.0, gt=0)
+    """how far the first logits of the prior's order stand above the others, in nats beyond log N: of the first
+    drawn orders' slots about 3 in 4 hold the prior's patch at 0.5, 9 in 10 at 1, 98 in 100 at 2 (full, noise 1)"""
     temperature: float = Field(default=1.0)
     """τ at the top of the schedule; logits and noise are divided by it"""
     final_temperature: float = Field(default=0.2)
@@ -74,8 +75,8 @@ class GumbelSinkhornSettings(PolicySettings):
     def memory(self, patches: int) -> int:
         """Bytes of the N×N matrices that are alive at once in a training step, float32.
 
-        For each order its kernel, matrix, and gradient; once the scores, their noise and what is being made of them;
-        and for full logits these, their gradient and the two averages of Adam.
+        For each order its kernel, matrix (twice while they are put together) and gradient; once the scores, their
+        noise and what is being made of them; and for full logits these, their gradient and the two averages of Adam.
         """
-        matrices = 3 * self.orders + 4 + (4 if self.parametrisation == "full" else 0)
+        matrices = 4 * self.orders + 4 + (4 if self.parametrisation == "full" else 0)
         return 4 * patches**2 * matrices

@@ -167,6 +167,20 @@ def test_mean_over_all_draws_with_several_orders_an_image() -> None:
     assert_mean_is_the_covariance(policy(3, orders=3, orders_per_image=2, logits="patch"), 3, batch=3)
 
 
+def test_mean_over_antithetic_pairs() -> None:
+    """Any coupling with the right marginals will do: half of the time the partner is a copy, else it is independent."""
+    made, orders_GN = policy(3, orders=4, antithetic=True, logits="patch"), every_order(3)
+    table_BG = torch.stack([reward_table(6, seed) for seed in range(4)])
+    scores_N = made.logits()[0].detach() / TAU
+    p_G = plackett_luce_log_prob(scores_N, orders_GN).exp()
+    joint_GG = 0.5 * torch.diag(p_G) + 0.5 * p_G[:, None] * p_G[None, :]
+    mean_N = torch.zeros(3, dtype=torch.float64)
+    for a, b, a_pair, b_pair in product(range(6), repeat=4):
+        chance = joint_GG[a, a_pair] * joint_GG[b, b_pair]
+        mean_N += chance * estimate(made, table_BG, orders_GN, (a, b, a_pair, b_pair))
+    torch.testing.assert_close(mean_N, covariance(scores_N, table_BG.mean(0)), rtol=1e-5, atol=1e-6)
+
+
 def test_says_nothing_at_temperature_zero() -> None:
     made = policy(3, orders=2, logits="patch")
     draw = made.draw(4, None, 0.0)
