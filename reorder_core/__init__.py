@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reorder_core.interfaces.backbone import Backbone as Backbone
     from reorder_core.interfaces.backbone import Features as Features
     from reorder_core.interfaces.backbone import Level as Level
+    from reorder_core.interfaces.between import Between as Between
     from reorder_core.interfaces.context import Context as Context
     from reorder_core.interfaces.control import Control as Control
     from reorder_core.interfaces.dataset import Batch as Batch
@@ -58,6 +59,7 @@ _HOMES = {
     "grid": ("Grid",),
     "hookspecs": ("hookimpl",),
     "interfaces.backbone": ("Backbone", "Features", "Level"),
+    "interfaces.between": ("Between",),
     "interfaces.context": ("Context",),
     "interfaces.control": ("Control",),
     "interfaces.dataset": ("Batch", "Dataset", "Split"),

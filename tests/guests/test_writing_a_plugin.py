@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("ordering", "backbone", "mixer", "policy", "task", "dataset")
+KINDS = ("ordering", "backbone", "mixer", "between", "policy", "task", "dataset")
 
 
 def install(target: Path, *distributions: Path) -> None:
@@ -96,7 +96,7 @@ def test_new_distributions_of_every_kind_install_and_pass_their_tests(house):
     options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "-W", "error", "--import-mode=importlib"]
     done = run(folder, "-m", "pytest", *options, *tests)
     assert done.returncode == 0, done.stdout
-    assert "12 passed" in done.stdout
+    assert f"{2 * len(KINDS)} passed" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,21 @@ def mixer(name: str) -> dict[str, str]:
     )
 
 
+def between(name: str) -> dict[str, str]:
+    """The sequence turned round on the way."""
+    return _distribution(
+        _Words(
+            kind="between",
+            summary="turns the sequence round between two blocks of a backbone",
+            base="Settings",
+            setting='    after: int = Field(default=1, ge=1)\n    """how many blocks read the patches as they came"""',
+            check="check_between",
+            use="backbone: {name: mamba, between: {name: $NAME, after: 1}}",
+        ),
+        name,
+    )
+
+
 def policy(name: str) -> dict[str, str]:
     """Random search by exchanges."""
     return _distribution(
