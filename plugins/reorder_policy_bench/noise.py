@@ -60,7 +60,8 @@ class Images:
         scale = conditions.noise * problem.noise_unit
         self._shift_I = math.sqrt(1 - conditions.interaction) * scale * self._normal(images)
         self._preference = math.sqrt(conditions.interaction) * scale
-        self._code_ND = self._normal(problem.tokens_NF.shape[0], width)
+        self._pictures = torch.Generator().manual_seed(seed + 2_000_003)  # looking at images changes no noise
+        self._code_ND = torch.randn(problem.tokens_NF.shape[0], width, generator=self._pictures)
         self._left_I = torch.zeros(0, dtype=torch.int64)
 
     def next_batch(self) -> Tensor:
@@ -80,10 +81,10 @@ class Images:
         tokens_BNF = torch.cat([tokens_BNF, sign_BN[..., None]], dim=2)
         return Noise(self._shift_I[index_B], tokens_BNF, weight_BN, sign_BN)
 
-    def embedded(self, index_B: Tensor) -> Tensor:
-        """Embedded patches, float32 [B, N, D]: a random code of each place, and a little of the image's own."""
+    def embedded(self, images: int) -> Tensor:
+        """Embedded patches of so many images, float32 [B, N, D]: a random code of each place, a little of their own."""
         N, D = self._code_ND.shape
-        return self._code_ND + 0.1 * self._normal(len(index_B), N, D)
+        return self._code_ND + 0.1 * torch.randn(images, N, D, generator=self._pictures)
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._generator)

@@ -122,12 +122,13 @@ def run_trial(ref: ComponentRef, conditions: Conditions, seed: int, tick: Callab
     images = Images(conditions, problem, seed, IMAGES, WIDTH)
     reads = bool(getattr(policy, "reads_tokens", False))
     watched = {*look_steps(conditions.steps)}
-    looks = [Look(0, 0.0, _reward_of_best(policy, problem))]
+    held_out_BND = images.embedded(conditions.batch) if reads else None
+    looks = [Look(0, 0.0, _reward_of_best(policy, problem, held_out_BND))]
     seconds, orders, samples = 0.0, 0, 0
     for step in range(conditions.steps):
         clock = Clock(step, max(1, IMAGES // conditions.batch), 0, conditions.steps, conditions.steps)
         index_B = images.next_batch()
-        tokens_BND = images.embedded(index_B) if reads else None
+        tokens_BND = images.embedded(conditions.batch) if reads else None
         started = time.perf_counter()
         draw = policy.draw(conditions.batch, tokens_BND, policy.temperature(clock))
         loss_MB, rated = _losses(draw, images, index_B)
@@ -136,7 +137,7 @@ def run_trial(ref: ComponentRef, conditions: Conditions, seed: int, tick: Callab
         if step == 0:
             orders, samples = draw.perm_GN.shape[0], loss_MB.numel()
         if step + 1 in watched:
-            looks.append(Look(step + 1, seconds, _reward_of_best(policy, problem)))
+            looks.append(Look(step + 1, seconds, _reward_of_best(policy, problem, held_out_BND)))
         tick()
     return Trial(seed, orders, samples, tuple(looks))
 
@@ -174,8 +175,11 @@ def _learn(policy: Policy, optimizer: AdamW | None, draw: Draw, outcome: Outcome
 
 
 @torch.no_grad()
-def _reward_of_best(policy: Policy, problem: Planted) -> float:
-    return float(problem.of_orders(policy.best()[None])[0])
+def _reward_of_best(policy: Policy, problem: Planted, held_out_BND: Tensor | None) -> float:
+    """Of a policy that looks at images the mean over images that it never learned from."""
+    if held_out_BND is None:
+        return float(problem.of_orders(policy.best()[None])[0])
+    return float(problem.of_orders(policy.best(held_out_BND)).mean())
 
 
 def _optimizer(policy: Policy) -> AdamW | None:

@@ -126,7 +126,7 @@ def test_every_image_comes_once_an_epoch_and_keeps_its_difficulty():
     )
     shift_B = found.noise(batches[0]).shift_B
     assert torch.equal(shift_B, found.noise(batches[0]).shift_B)
-    assert found.embedded(batches[0]).shape == (64, 16, 4)
+    assert found.embedded(64).shape == (64, 16, 4)
 
 
 def test_looks_are_every_two_percent():
