@@ -179,7 +179,7 @@ def _reward_of_best(policy: Policy, problem: Planted, held_out_BND: Tensor | Non
     """Of a policy that looks at images the mean over images that it never learned from."""
     if held_out_BND is None:
         return float(problem.of_orders(policy.best()[None])[0])
-    return float(problem.of_orders(policy.best(held_out_BND)).mean())
+    return float(problem.of_orders(policy.best(held_out_BND)).double().mean())
 
 
 def _optimizer(policy: Policy) -> AdamW | None:
