@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from reorder_core.settings import Ref as Ref
     from reorder_core.settings import RunFacts as RunFacts
     from reorder_core.settings import Settings as Settings
+    from reorder_core.settings import order_problems as order_problems
     from reorder_core.weights import load_weights as load_weights
     from reorder_core.weights import read_weights as read_weights
 
@@ -79,6 +80,7 @@ _HOMES = {
         "Ref",
         "RunFacts",
         "Settings",
+        "order_problems",
     ),
     "weights": ("load_weights", "read_weights"),
 }

@@ -128,6 +128,14 @@ class DatasetSettings(Settings):
         raise UsageError(f"{type(self).__name__} must say what its data looks like: define describe()")
 
 
+def order_problems(orders: int, batch_size: int) -> Iterable[Problem]:
+    """What is wrong with reading a batch in so many orders (the setting `orders`): each needs an image at least."""
+    if orders > batch_size:
+        yield Problem(
+            "orders", f"{orders} orders do not fit a batch of {batch_size}: lower orders or raise the batch size"
+        )
+
+
 if TYPE_CHECKING:
     OrderingRef = ComponentRef
 else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from reorder_core import ComponentRef, PolicySettings, Problem, Ref, RunFacts
+from reorder_core import ComponentRef, PolicySettings, Problem, Ref, RunFacts, order_problems
 from reorder_core.schedule import ShapeName
 
 if TYPE_CHECKING:
@@ -30,11 +30,7 @@ class _ComparedOrders(PolicySettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """Groups that do not fit the batch, and settings that contradict each other."""
-        if self.orders > facts.batch_size:
-            yield Problem(
-                "orders",
-                f"{self.orders} groups do not fit a batch of {facts.batch_size}: lower orders or raise the batch size",
-            )
+        yield from order_problems(self.orders, facts.batch_size)
         yield from self.contradictions()
 
     def contradictions(self) -> Iterable[Problem]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reorder_core import PolicySettings, Problem, RunFacts, Settings
+from reorder_core import PolicySettings, Problem, RunFacts, Settings, order_problems
 
 
 class RandomFixedSettings(Settings):
@@ -26,7 +26,7 @@ class RandomEachBatchSettings(Settings):
     """draw in this many epochs from the first one on; left out: in the recipe's own learning phase"""
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
-        yield from _more_orders_than_images(self.orders, facts)
+        yield from order_problems(self.orders, facts.batch_size)
         whole = getattr(facts.training, "epochs", None)
         if self.epochs is not None and whole is not None and self.epochs > whole:
             yield Problem("epochs", f"the run has {whole} epochs, not {self.epochs}: give at most that many")
@@ -61,11 +61,4 @@ class UniformSettings(PolicySettings):
     """how many different orders one batch is split into"""
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
-        return _more_orders_than_images(self.orders, facts)
-
-
-def _more_orders_than_images(orders: int, facts: RunFacts) -> Iterable[Problem]:
-    if orders > facts.batch_size:
-        yield Problem(
-            "orders", f"{orders} orders do not fit a batch of {facts.batch_size} images: give at most that many"
-        )
+        return order_problems(self.orders, facts.batch_size)

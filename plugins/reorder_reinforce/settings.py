@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from reorder_core import PolicySettings, Problem, Ref, RunFacts
+from reorder_core import PolicySettings, Problem, Ref, RunFacts, order_problems
 from reorder_core.schedule import ShapeName
 
 if TYPE_CHECKING:
@@ -101,11 +101,7 @@ class ReinforceSettings(PolicySettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """Groups that do not fit the batch, coefficients that the grid does not have, settings that contradict."""
-        if self.orders > facts.batch_size:
-            yield Problem(
-                "orders",
-                f"{self.orders} groups do not fit a batch of {facts.batch_size}: lower orders or raise the batch size",
-            )
+        yield from order_problems(self.orders, facts.batch_size)
         if self.image_control == "image_ema" and facts.data.train is None:
             yield Problem("image_control", "image_ema needs a data set that knows its number of training images")
         yield from self.contradictions(facts.grid.size)

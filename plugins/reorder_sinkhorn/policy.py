@@ -16,7 +16,7 @@ from reorder_core.schedule import shape
 from reorder_sinkhorn.logits import FullLogits, LowRankLogits
 from reorder_sinkhorn.settings import GumbelSinkhornSettings
 from reorder_sinkhorn.sinkhorn import sinkhorn
-from reorder_sinkhorn.soft_order import SoftDraw, SoftRead, harden
+from reorder_sinkhorn.soft_order import SoftRead, harden
 
 
 class GumbelSinkhorn(nn.Module):
@@ -85,7 +85,7 @@ class GumbelSinkhorn(nn.Module):
                 soft.append(sinkhorn(noisy_NN / temperature, self.iterations(temperature)))
         soft_KNN, perm_KN = torch.stack(soft), torch.stack(perm)
         group_B = torch.arange(batch, device=perm_KN.device) % k
-        return SoftDraw(perm_KN, group_B, soft=SoftRead(soft_KNN, perm_KN, group_B), aux=temperature)
+        return Draw(perm_KN, group_B, soft=SoftRead(soft_KNN, perm_KN, group_B), aux=temperature)
 
     @torch.no_grad()
     def best(self, tokens_BND: Tensor | None = None) -> Tensor:

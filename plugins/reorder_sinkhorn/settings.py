@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reorder_core import PolicySettings, Problem, RunFacts
+from reorder_core import PolicySettings, Problem, RunFacts, order_problems
 from reorder_core.schedule import ShapeName
 
 _GIB = 2**30
@@ -47,11 +47,7 @@ class GumbelSinkhornSettings(PolicySettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """Orders that do not fit the batch, and everything of `contradictions`."""
-        if self.orders > facts.batch_size:
-            yield Problem(
-                "orders",
-                f"{self.orders} orders do not fit a batch of {facts.batch_size}: lower orders or raise the batch size",
-            )
+        yield from order_problems(self.orders, facts.batch_size)
         yield from self.contradictions(facts.grid.size)
 
     def contradictions(self, patches: int) -> Iterable[Problem]:

@@ -13,8 +13,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reorder_core import Draw
-
 
 def harden(scores_NN: Tensor) -> Tensor:
     """The order with the greatest sum of scores, int64 [N]: argmax over P of ⟨P, X⟩, the matching M(X) of the paper.
@@ -76,12 +74,6 @@ class SoftRead:
         device = tokens_BND.device
         return read(self.soft_GNN.to(device), self.perm_GN.to(device), self.group_B.to(device), tokens_BND)
 
-
-@dataclass(frozen=True, slots=True)
-class SoftDraw(Draw):
-    """A draw whose `part` reads those images softly too."""
-
-    def part(self, images: slice) -> Draw:
-        part = Draw.part(self, images)
-        assert isinstance(self.soft, SoftRead)
-        return replace(part, soft=replace(self.soft, group_B=self.soft.group_B[images]))
+    def part(self, images: slice) -> SoftRead:
+        """The same for these images."""
+        return replace(self, group_B=self.group_B[images])

@@ -1,4 +1,4 @@
-"""What the policies of this room hand out: a draw whose soft order knows which image reads which order.
+"""What the policies of this room hand out: a soft order that knows which image reads which order.
 
 B images, G orders, N patches or slots, D width.
 """
@@ -35,19 +35,13 @@ class SoftRead:
                 images.append(image_b)
         return torch.cat(parts).index_select(0, torch.cat(images).argsort())
 
-
-@dataclass(frozen=True, slots=True)
-class SoftDraw(Draw):
-    """A draw whose `part` gives the soft order of these images too."""
-
-    def part(self, images: slice) -> Draw:
-        part = Draw.part(self, images)
-        assert isinstance(self.soft, SoftRead)
-        return replace(part, soft=replace(self.soft, group_B=self.soft.group_B[images]))
+    def part(self, images: slice) -> SoftRead:
+        """The same for these images."""
+        return replace(self, group_B=self.group_B[images])
 
 
-def hand_out(orders: tuple[SoftOrder, ...], batch: int, tau: float, make: MakeRows) -> SoftDraw:
+def hand_out(orders: tuple[SoftOrder, ...], batch: int, tau: float, make: MakeRows) -> Draw:
     """Image i reads order i % G."""
     perm_GN = torch.stack([order.perm_N for order in orders])
     group_B = torch.arange(batch, device=perm_GN.device) % len(orders)
-    return SoftDraw(perm_GN, group_B, soft=SoftRead(orders, group_B, tau, make), aux=tau)
+    return Draw(perm_GN, group_B, soft=SoftRead(orders, group_B, tau, make), aux=tau)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reorder_core import PolicySettings, Problem, RunFacts
+from reorder_core import PolicySettings, Problem, RunFacts, order_problems
 from reorder_core.schedule import ShapeName
 
 #: Above this, comparing every slot with every patch takes longer than the models that read the sequence.
@@ -30,11 +30,7 @@ class SoftOrderSettings(PolicySettings):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """Orders that do not fit the batch, and what is wrong for this grid."""
-        if self.orders > facts.batch_size:
-            yield Problem(
-                "orders",
-                f"{self.orders} orders do not fit a batch of {facts.batch_size}: lower orders or raise the batch size",
-            )
+        yield from order_problems(self.orders, facts.batch_size)
         yield from self.contradictions(facts.grid.size)
 
     def contradictions(self, patches: int) -> Iterable[Problem]:

@@ -119,7 +119,7 @@ ONE_LINE = [
     (
         "orders: 4",
         "orders: 64",
-        "x.yaml:8: policy.orders: 64 groups do not fit a batch of 32: lower orders or raise the batch size",
+        "x.yaml:8: policy.orders: 64 orders do not fit a batch of 32: lower orders or raise the batch size",
     ),
     (
         "{name: digits}",

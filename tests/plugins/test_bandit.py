@@ -360,7 +360,7 @@ def problems(settings_cls: type, **chosen: object) -> dict[str, str]:
 def test_problems_say_what_to_do() -> None:
     for _, settings_cls in POLICIES.values():
         assert problems(settings_cls, orders=4) == {}
-        assert "8 groups do not fit a batch of 4" in problems(settings_cls)["orders"]
+        assert "8 orders do not fit a batch of 4" in problems(settings_cls)["orders"]
         assert "cannot be read in 5 of 4" in problems(settings_cls, orders=4, orders_per_image=5)["orders_per_image"]
     assert "name at least one curve" in problems(CurveBanditSettings, orders=4, curves=())["curves"]
     assert "named twice" in problems(CurveBanditSettings, orders=4, variants=("reverse", "reverse"))["variants"]

@@ -192,7 +192,7 @@ def test_orders_that_a_policy_fixes_fall_away_and_a_budget_sets_the_steps():
     assert admitted(twice, QUICK, 64 * 2 * 5)[1].steps == 5
     with pytest.raises(UsageError, match="coefficients"):
         admitted(Contender("x", "reinforce", {"coefficients": 99}, {"orders": 8}), QUICK, None)
-    with pytest.raises(UsageError, match="100 groups do not fit a batch of 64"):
+    with pytest.raises(UsageError, match="100 orders do not fit a batch of 64"):
         admitted(Contender("x", "reinforce", {"orders": 100}), QUICK, None)
 
 

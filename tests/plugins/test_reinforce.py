@@ -235,7 +235,7 @@ def problems(**given: object) -> dict[str, str]:
 
 def test_problems_say_what_to_do() -> None:
     assert problems(orders=4) == {}
-    assert "8 groups do not fit a batch of 4" in problems(orders=8)["orders"]
+    assert "8 orders do not fit a batch of 4" in problems(orders=8)["orders"]
     assert "3 cosine coefficients" in problems(orders=4, logits="dct", coefficients=4)["coefficients"]
     assert problems(orders=4, logits="dct", coefficients=3) == {}
     assert "at least 2 orders" in problems(orders=1)["baseline"]
