@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from reorder_core.interfaces.task import Task as Task
     from reorder_core.interfaces.task import TaskResult as TaskResult
     from reorder_core.layout import Layout as Layout
+    from reorder_core.saved import write_json as write_json
+    from reorder_core.saved import written_aside as written_aside
     from reorder_core.sequence import Block as Block
     from reorder_core.sequence import SequenceBackbone as SequenceBackbone
     from reorder_core.sequence import SequenceModel as SequenceModel
@@ -69,6 +71,7 @@ _HOMES = {
     "interfaces.policy": ("Clock", "Draw", "Outcome", "Policy", "PolicyStep"),
     "interfaces.task": ("Metrics", "Task", "TaskResult"),
     "layout": ("Layout",),
+    "saved": ("write_json", "written_aside"),
     "sequence": ("Block", "SequenceBackbone", "SequenceModel", "seeded"),
     "sequence_settings": ("SequenceSettings", "head_problems", "uneven_heads"),
     "settings": (

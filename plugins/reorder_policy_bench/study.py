@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from reorder_core import ReorderError, RunError
+from reorder_core import ReorderError, RunError, write_json
 from reorder_core.catalogue import Catalogue
 from reorder_policy_bench.admission import admitted
 from reorder_policy_bench.contenders import Contender, LeftOut, swept, taking_part
@@ -179,9 +179,7 @@ def _write(rows: Sequence[Row], left: Sequence[LeftOut], folder: Path) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / "policies.json.part"
-        aside.write_text(json.dumps(_document(rows, left, curves=True)), encoding="utf-8")
-        aside.replace(folder / "policies.json")
+        write_json(folder / "policies.json", _document(rows, left, curves=True), indent=None)
         draw(rows, folder / "policies.png")
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import Batch, RunError
+from reorder_core import Batch, RunError, write_json
 from reorder_core.opened import Opened, open_target
 from reorder_sensitivity.card import Card, card
 from reorder_sensitivity.forgetting import Retention, quarter_ratio, retention
@@ -167,9 +167,7 @@ def _write(findings: Sequence[Finding], folder: Path) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / "sensitivity.json.part"
-        aside.write_text(json.dumps([finding.as_json() for finding in findings], indent=1), encoding="utf-8")
-        aside.replace(folder / "sensitivity.json")
+        write_json(folder / "sensitivity.json", [finding.as_json() for finding in findings])
         draw_orders(findings, folder / "orders.png")
         draw_retention(findings, folder / "retention.png")
     except OSError as error:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reorder_core.errors import UsageError
+from reorder_core.saved import write_json
 from reorder_core.training.checkpoint import write_through
-from reorder_core.training.report import write_json
 
 if TYPE_CHECKING:
     import numpy as np

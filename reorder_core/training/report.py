@@ -6,7 +6,6 @@ B validation images, N patches.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from reorder_core.bootstrap import Interval, paired_bootstrap
 from reorder_core.errors import UsageError
+from reorder_core.saved import write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,17 +114,6 @@ class Comparison:
             "seconds": control.seconds,
             "images_per_second": control.images_per_second,
         }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside, flush it and rename, so that a reader never meets half a file."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def compare(main: RunResult, controls: Sequence[RunResult], resamples: int = 10_000, seed: int = 0) -> list[Comparison]:
