@@ -19,46 +19,18 @@ from reorder_sinkhorn.soft_order import SoftRead, read
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from reorder_core import Clock, Context, DataFacts, Draw, Grid, Outcome, RunFacts, Settings, UsageError
-from reorder_core.catalogue import Catalogue
+from reorder_core import Clock, Context, DataFacts, Draw, Grid, Outcome, RunFacts, UsageError
 from reorder_core.conformance import check_policy
-from reorder_core.settings import ComponentRef
 
 GRIDS = [Grid(1, 1), Grid(1, 7), Grid(4, 6), Grid(8, 8), Grid(14, 14)]
 CLOCK = Clock(step=5, steps_per_epoch=10, learn_start=0, learn_stop=10, total=10)
 FORMS: list[dict[str, object]] = [{}, {"parametrisation": "low_rank"}, {"parametrisation": "low_rank", "rank": 2}]
 
 
-class Rows:
-    def permutation(self, grid: Grid) -> np.ndarray:
-        return np.arange(len(grid))
-
-
 def policy(grid: Grid, prior_N: np.ndarray | None = None, seed: int = 0, **given: object) -> GumbelSinkhorn:
     prior_N = np.random.default_rng(5).permutation(len(grid)) if prior_N is None else prior_N
     context = Context(grid, prior_N=prior_N, generator=torch.Generator().manual_seed(seed))
     return GumbelSinkhorn(GumbelSinkhornSettings(**given), context)  # type: ignore[arg-type]
-
-
-def installed_orderings() -> list[str]:
-    """Every ordering that needs no settings of its own to be built."""
-    catalogue = Catalogue.load()
-    names = []
-    for entry in catalogue.entries("ordering"):
-        wanted: type[Settings] | None = catalogue.settings_class(entry) if entry.state == "ok" else None
-        required = [] if wanted is None else [f for f in wanted.model_fields.values() if f.is_required()]
-        if entry.state == "ok" and not required:
-            names.append(entry.component.name)
-    return names
-
-
-@pytest.mark.parametrize("name", installed_orderings())
-@pytest.mark.parametrize("given", FORMS, ids=str)
-def test_starts_at_every_installed_ordering(name: str, given: dict[str, object]) -> None:
-    for grid in (Grid(4, 6), Grid(14, 14)):
-        context = Context(grid, resolve=lambda ref: Rows())
-        prior_N = Catalogue.load().build(ComponentRef("ordering", name), context).permutation(grid)
-        assert policy(grid, prior_N, **given).best().tolist() == prior_N.tolist()
 
 
 @given(st.sampled_from(GRIDS), st.integers(0, 1000), st.floats(1e-3, 1e3), st.sampled_from(FORMS))
