@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from reorder_core import conformance
-from reorder_core.catalogue import Catalogue
+from reorder_core.catalogue import Catalogue, import_string
 from reorder_core.conformance import (
     ContractBroken,
     check_backbone,
@@ -29,6 +29,7 @@ from reorder_core.interfaces.control import Control
 from reorder_core.interfaces.dataset import Batch
 from reorder_core.interfaces.policy import Draw, PolicyStep
 from reorder_core.interfaces.task import TaskResult
+from reorder_core.plugin import kinds
 from reorder_core.settings import DataFacts, DatasetSettings
 
 SMALL = {
@@ -65,11 +66,20 @@ def _installed() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("kind", "name"), _installed())
 def test_every_installed_component_keeps_its_contract(kind, name):
-    getattr(conformance, f"check_{kind}")(name, SMALL.get((kind, name)))
+    _contract(kind)(name, SMALL.get((kind, name)))
+
+
+def _contract(kind: str):
+    """The check that a kind names: of the core's conformance, or of the room that brought the kind."""
+    promised = Catalogue.load().kinds[kind].contract
+    return import_string(promised, f"the contract of the kind '{kind}'")
 
 
 def test_every_kind_has_its_contract():
     for kind in Catalogue.load().kinds.values():
+        assert kind.contract.endswith(f".conformance:check_{kind.name}")
+        assert callable(_contract(kind.name))
+    for kind in kinds():
         assert kind.contract == f"reorder_core.conformance:check_{kind.name}"
         assert callable(getattr(conformance, f"check_{kind.name}"))
 
