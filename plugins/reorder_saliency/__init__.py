@@ -1,0 +1,1 @@
+"""Saliency: which patches a model leans on, and where in its order they stand."""
