@@ -1,0 +1,66 @@
+"""The ranking of a few images that lie in memory, for the ordering that picks from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reorder_core import Context, Grid
+from reorder_core.catalogue import Catalogue
+from reorder_prior.candidates import default_candidates, named_candidates
+from reorder_prior.images import Loaded, Map
+from reorder_prior.measure import Measure, run_measure
+from reorder_prior.ranking import Ranked, rank
+from reorder_prior.settings import CompressibilitySettings
+from reorder_prior.unit import UnitRange
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class MemoryImages:
+    """Images [B, C, H, W] in [0, 1] that lie in memory."""
+
+    label: str
+    context: Context
+    images_BCHW: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.images_BCHW)
+
+    def load(self, numbers: Sequence[int], mapping: Map = map) -> Loaded:
+        """The images with these numbers."""
+        number_B = np.asarray(numbers, dtype=np.int64)
+        return Loaded(self.images_BCHW[number_B], number_B)
+
+
+def ranking_of(
+    settings: CompressibilitySettings,
+    context: Context,
+    images: NDArray[np.float32],
+    grid: Grid,
+    generator: torch.Generator,
+) -> tuple[list[Ranked], int]:
+    """(the ranking, how many images it rests on). The tokenizer is fitted to the same images where it has to be."""
+    import torch
+
+    catalogue = Catalogue.load()
+    own = torch.Generator().manual_seed(generator.initial_seed())
+    context = context.changed(grid=grid, generator=own)
+    unit_BCHW = UnitRange.of([images]).apply(images)
+    if settings.orderings is None:
+        candidates, _ = default_candidates(catalogue, context)
+    else:
+        candidates = named_candidates(settings.orderings, catalogue, context, lambda: unit_BCHW)
+    tokenizer, compressor = context.resolve(settings.tokenizer), context.resolve(settings.compressor)
+    if not tokenizer.fitted:
+        tokenizer.fit(unit_BCHW)
+    measure = Measure(candidates, grid, context.patch, tokenizer, compressor, (settings.ngram,), settings.together)
+    memory = MemoryImages("the training images", context, unit_BCHW)
+    return rank(measure, run_measure(measure, memory, range(len(memory)), 0, os.cpu_count() or 1)), len(memory)

@@ -1,0 +1,200 @@
+"""All that the command does: open the images, build the parts, measure, rank, write, show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reorder_core import ComponentRef, RunError, write_json
+from reorder_core.catalogue import Catalogue
+from reorder_core.recipe import load_recipe
+from reorder_core.recipe_settings import plain
+from reorder_prior.candidates import default_candidates, named_candidates, parse_one, parse_orderings
+from reorder_prior.images import Images, RecipeImages, Unreadable, chosen_numbers, to_fit
+from reorder_prior.measure import Measure, run_measure
+from reorder_prior.ranking import Finding, rank
+from reorder_prior.report import print_finding
+from reorder_prior.shards import Share, close_share, open_share, summed
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where images come from and where the ranking goes: `recipe` with `overrides`, or `data` with `patch`."""
+
+    recipe: Path | None
+    overrides: Sequence[str]
+    data: Path | None
+    patch: int | None
+    image_size: tuple[int, int] | None
+    ngrams: tuple[int, ...]
+    write: Path | None
+
+
+def run_study(
+    wanted: Wanted,
+    *,
+    split: Literal["train", "validation"],
+    orderings: str | None,
+    tokenizer: str,
+    compressor: str,
+    together: int,
+    images: int | None,
+    seed: int,
+    unreadable: Unreadable,
+    workers: int | None,
+    as_json: bool,
+    out: Path | None,
+) -> int:
+    """Measure and report; returns the exit code. The first process of several is the one that writes and speaks."""
+    catalogue = Catalogue.load()
+    refs = None if orderings is None else parse_orderings(orderings)
+    parts = parse_one("tokenizer", tokenizer), parse_one("compressor", compressor)
+    for ref in (*(refs or ()), *parts):  # a misspelt name is said before any image is looked for
+        catalogue.settings(catalogue.find(ref.kind, ref.name), ref.settings)
+    share = open_share()
+    first = share.process == 0
+    console = Console(stderr=as_json, quiet=not first)
+    source = _open(wanted, split, unreadable, seed, images)
+    numbers = chosen_numbers(len(source), images, seed)
+    with _progress(console, disable=not first) as progress:
+        measure, notes = _measure(source, numbers, refs, parts, wanted.ngrams, together, catalogue, progress)
+        tally = _tally(measure, source, numbers, seed, workers or _cores(share), share, progress)
+    close_share(share)
+    if not first:
+        return 0
+    if not tally.images:
+        raise RunError(f"{source.label}: none of {tally.skipped} images could be read: look at the first of them")
+    described = (_described(ref, catalogue) for ref in parts)
+    finding = Finding(source.label, measure, *described, rank(measure, tally), tally, notes)
+    _write(finding, wanted.write, out)
+    if as_json:
+        import json
+
+        print(json.dumps(finding.as_json(), indent=1))
+    else:
+        print_finding(finding, wanted.write, out, console)
+    return 0
+
+
+def _open(
+    wanted: Wanted, split: Literal["train", "validation"], unreadable: Unreadable, seed: int, images: int | None
+) -> Images:
+    if wanted.recipe is not None:
+        return RecipeImages.open(load_recipe(wanted.recipe, wanted.overrides), split, unreadable)
+    from reorder_prior.folder import FolderImages
+
+    assert wanted.data is not None
+    assert wanted.patch is not None
+    return FolderImages.open(wanted.data, wanted.patch, wanted.image_size, unreadable, seed, images)
+
+
+def _measure(
+    source: Images,
+    numbers: Sequence[int],
+    refs: Sequence[ComponentRef] | None,
+    parts: tuple[ComponentRef, ComponentRef],
+    ngrams: tuple[int, ...],
+    together: int,
+    catalogue: Catalogue,
+    progress: Progress,
+) -> tuple[Measure, list[str]]:
+    """Everything that images go through, fitted where it learns; and what was left out of the default orderings."""
+    context = source.context
+    notes: list[str] = []
+    if refs is None:
+        candidates, notes = default_candidates(catalogue, context)
+    else:
+        candidates = named_candidates(refs, catalogue, context, lambda: to_fit(source, numbers))
+    tokenizer, compressor = (catalogue.build(ref, context) for ref in parts)
+    fit_where_needed(tokenizer, lambda: to_fit(source, numbers), _reporter(progress, f"fitting {parts[0].name}"))
+    return Measure(candidates, context.grid, context.patch, tokenizer, compressor, ngrams, together), notes
+
+
+def fit_where_needed(
+    tokenizer: Any, images: Callable[[], Any], report: Callable[[int, int], None] | None = None
+) -> None:
+    """Fit a tokenizer that was not, by itself or by a file of weights, fitted before."""
+    if not tokenizer.fitted:
+        tokenizer.fit(images(), report)
+
+
+def _reporter(progress: Progress, label: str) -> Callable[[int, int], None]:
+    """A bar that appears with the first report."""
+    bars: list[Any] = []
+
+    def report(done: int, total: int) -> None:
+        if not bars:
+            bars.append(progress.add_task(label, total=total))
+        progress.update(bars[0], completed=done, total=total)
+
+    return report
+
+
+def _tally(
+    measure: Measure,
+    source: Images,
+    numbers: Sequence[int],
+    seed: int,
+    workers: int,
+    share: Share,
+    progress: Progress,
+) -> Any:
+    """The merged tally of all processes; the bar runs by this one's share of the images."""
+    mine = -(-len(numbers) // share.processes)
+    bar = progress.add_task(f"{len(measure.candidates)} orders", total=mine)
+
+    def tick(done: int) -> None:
+        progress.advance(bar, done)
+
+    return summed(share, lambda: run_measure(measure, source, numbers, seed, workers, tick, share))
+
+
+def _cores(share: Share) -> int:
+    """The cores that this process may use, shared with the others of the same machine."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", share.processes))
+    return max(1, there // local)
+
+
+def _described(ref: ComponentRef, catalogue: Catalogue) -> Mapping[str, Any]:
+    """A component with all its settings, as a recipe has it."""
+    settings = catalogue.settings(catalogue.find(ref.kind, ref.name), ref.settings)
+    return {"name": ref.name, **({} if settings is None else plain(settings))}
+
+
+def _write(finding: Finding, file: Path | None, folder: Path | None) -> None:
+    """The ranking with its orders, and the picture: whole or not at all."""
+    content = finding.as_json(orders=True)
+    if file is not None:
+        try:
+            write_json(file, content, indent=None)
+        except OSError as error:
+            raise RunError(f"--write {file} cannot be written ({error.strerror}): choose another file") from error
+    if folder is not None:
+        from reorder_prior.picture import draw
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "prior.json", content, indent=None)
+            draw(finding, folder / "prior.png")
+        except OSError as error:
+            raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+
+
+def _progress(console: Console, disable: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=disable,
+    )
