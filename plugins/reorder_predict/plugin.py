@@ -1,0 +1,16 @@
+"""What this room promises: a command."""
+
+from __future__ import annotations
+
+from reorder_core import Command, hookimpl
+
+
+@hookimpl
+def commands() -> tuple[Command, ...]:
+    return (
+        Command(
+            "predict",
+            "reorder_predict.command:command",
+            "Which statistic of an order predicts a model's accuracy.",
+        ),
+    )

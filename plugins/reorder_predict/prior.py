@@ -1,0 +1,121 @@
+"""Prior tables as `reorder prior --write` saves them, matched to the orders of the runs.
+
+N patches, K permutations of one entry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reorder_core import ComponentRef, Context, Grid, ReorderError, UsageError
+from reorder_core.catalogue import Catalogue
+from reorder_predict.table import Order, Table
+
+_OF_THE_ORDER = ("neighbour_distance", "unit_steps")  # computed from the permutations here, for learned orders too
+_TOLD = "ordering", "bytes", "interval", "statistics"
+
+
+@dataclass(frozen=True)
+class PriorTable:
+    """One file. rows: ordering -> statistic -> value. source: tokenizer, compressor and n-gram in a few words."""
+
+    path: Path
+    source: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, float]]
+
+    def values(self, orders: Sequence[Order], grid: Grid) -> dict[str, dict[str, float]]:
+        """Statistic -> name of an order of the runs -> value, for the orders that stand in this table."""
+        found: dict[str, dict[str, float]] = {}
+        for ordering, statistics in self.rows.items():
+            permutation_N = permutation_of(ordering, grid)
+            for order in orders:
+                if matches(order, ordering, permutation_N):
+                    for name, value in statistics.items():
+                        found.setdefault(name, {})[order.name] = value
+        return found
+
+
+def matches(order: Order, ordering: str, permutation_N: NDArray[np.int64] | None) -> bool:
+    """Whether a row of a prior table is about this order: by permutation; by name where the row's is not known."""
+    if order.learned:
+        return False
+    if permutation_N is None:
+        return order.name == ordering
+    return bool(np.array_equal(order.orders_KN[0], permutation_N))
+
+
+def permutation_of(ordering: str, grid: Grid) -> NDArray[np.int64] | None:
+    """The permutation of an ordering with its default settings; None where it learns from data or is not installed.
+
+    A run's `snake` may go along columns and a prior's along rows: the name alone does not say that they are the same.
+    """
+    catalogue = Catalogue.load()
+    context = Context(grid, builder=partial(Catalogue.build, catalogue)).changed()
+    try:
+        built = catalogue.build(ComponentRef("ordering", ordering), context)
+        return None if hasattr(built, "fit") else np.asarray(built.permutation(grid), dtype=np.int64)
+    except ReorderError:
+        return None
+
+
+def read_prior(path: Path, table: Table, patch: int) -> PriorTable:
+    """Read one file. Raises `UsageError` where it is no prior table, or one of other data, patches or grid."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        data, grid, size = str(saved["data"]), Grid(*(int(side) for side in saved["grid"])), int(saved["patch"])
+        rows = {str(row["ordering"]): dict(_numbers(row)) for row in saved["ranking"]}
+        source = {key: _words(saved[key]) for key in ("tokenizer", "compressor", "ngram")}
+    except OSError as error:
+        raise UsageError(f"{path}: there is no such prior table ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ReorderError) as error:
+        raise UsageError(
+            f"{path} is no prior table ({error!r}): make one with `reorder prior … --write {path}`"
+        ) from error
+    if grid != table.grid or size != patch:
+        raise UsageError(
+            f"{path} is about a grid of {grid} patches of {size} pixels and the runs read {table.grid} of {patch}: "
+            f"make the prior from a recipe of these runs"
+        )
+    if data != table.data:
+        raise UsageError(
+            f"{path} is about the data set '{data}' and the runs are on '{table.data}': give the prior of their data"
+        )
+    return PriorTable(path, source, rows)
+
+
+def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """All statistics of a row by name; those of several distances or n-grams as `name[key]`.
+
+    Bytes say in other units what the reduction says, so that only one of them is tested.
+    """
+    loose = {key: value for key, value in row.items() if key not in _TOLD}
+    for name, value in {**loose, **row["statistics"]}.items():
+        if name in _OF_THE_ORDER:
+            continue
+        several = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+        if several is not None:
+            yield from ((f"{name}[{key}]", float(each)) for key, each in several if _is_number(each))
+        elif _is_number(value):
+            yield name, float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _words(value: Any) -> str:
+    """A component as its name and settings in a line."""
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{key} {item}" for key, item in value.items() if key != "name")
+        return f"{value['name']}{f' ({rest})' if rest else ''}"
+    if isinstance(value, list):
+        return "+".join(map(str, value)) + "-gram"
+    return str(value)

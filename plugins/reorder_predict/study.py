@@ -1,0 +1,175 @@
+"""All that the command does: read, correlate, look at the images, write down, draw, show."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reorder_core import RunError, UsageError
+from reorder_core.opened import Opened, open_recipe
+from reorder_core.recipe import load_recipe
+from reorder_predict.between import Association, associations
+from reorder_predict.prior import read_prior
+from reorder_predict.report import print_findings, summary
+from reorder_predict.runs import Finished, read_runs
+from reorder_predict.statistics import Columns, all_statistics
+from reorder_predict.table import Table, build_table
+from reorder_predict.transfer import Transfer, transfers
+from reorder_predict.variation import measure
+from reorder_predict.within import Likeness, likeness
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found. columns: statistic -> order -> value. images: None where the question was left out."""
+
+    table: Table
+    columns: Columns
+    between: list[Association]
+    transfer: list[Transfer]
+    images: list[Likeness] | None
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as `predict.json` has them."""
+        table = self.table
+        cells = [
+            {
+                "model": cell.model,
+                "order": cell.order.name,
+                "learned": cell.order.learned,
+                "seeds": [run.seed for run in cell.runs],
+                table.metric: cell.value,
+                "statistics": {name: column.get(cell.order.name) for name, column in self.columns.items()},
+                "runs": [str(run.folder) for run in cell.runs],
+            }
+            for cell in table.cells
+        ]
+        return {
+            "data": table.data,
+            "grid": [table.grid.rows, table.grid.columns],
+            "metric": table.metric,
+            "table": cells,
+            "between_orders": [row.as_json() for row in self.between],
+            "leave_one_model_out": [each.as_json() for each in self.transfer],
+            "within_images": None if self.images is None else [row.as_json() for row in self.images],
+            "summary": summary(self),
+            "notes": self.notes,
+        }
+
+
+def run_study(
+    folders: Sequence[Path],
+    priors: Sequence[Path],
+    out: Path | None,
+    as_json: bool,
+    *,
+    least: int,
+    resamples: int,
+    seed: int,
+    no_images: bool,
+    fixed_only: bool,
+    batch_size: int,
+) -> int:
+    """Answer both questions and write the results; returns the exit code."""
+    runs, notes = read_runs(folders, fixed_only)
+    table = build_table(runs, notes)
+    tables = [read_prior(path, table, runs[0].patch) for path in dict.fromkeys(priors)]
+    _note_learned(table, notes)
+    columns = all_statistics(table, tables, notes)
+    opened = None if no_images else _open_data(table, notes)
+    console = Console(stderr=as_json)
+    with _progress(console) as progress:
+        bar = progress.add_task("between orders", total=len(table.models) * len(columns))
+        between = associations(table, columns, least, resamples, seed, notes, lambda: progress.advance(bar))
+        images = None
+        if opened is not None:
+            images = _within(opened, table, resamples, seed, batch_size, notes, progress)
+    findings = Findings(table, columns, between, transfers(table, columns), images, [*dict.fromkeys(notes)])
+    folder = out or Path("runs") / "predict" / re.sub(r"[^\w.+-]", "_", table.data)
+    _write(findings, folder)
+    if as_json:
+        print(json.dumps(findings.as_json(), indent=2))
+    else:
+        print_findings(findings, folder, console)
+    return 0
+
+
+def _note_learned(table: Table, notes: list[str]) -> None:
+    learned = sum(order.learned for order in table.orders)
+    if 0 < learned < len(table.orders):
+        notes.append(
+            f"{learned} of {len(table.orders)} orders were learned: their accuracy also carries how they were learned, "
+            f"and --fixed-only leaves them out"
+        )
+
+
+def _open_data(table: Table, notes: list[str]) -> Opened | None:
+    """The data set of the runs, opened by one of their recipes; the policy and controls have no part in it."""
+    if table.grid.frames > 1:
+        notes.append("the question within the data set is asked of images, not of films, and was left out")
+        return None
+    run: Finished = min((run for cell in table.cells for run in cell.runs), key=lambda run: run.learned)
+    opened = open_recipe(
+        load_recipe(run.folder / "recipe.yaml").with_overrides({"policy": None, "controls": []}), "cpu"
+    )
+    images = len(opened.dataset.validation)
+    if images != run.score_S.size:
+        raise UsageError(
+            f"the data set has {images} validation images now and the runs have scores of {run.score_S.size}: bring "
+            f"the images back that they were validated on, or leave this question out with --no-images"
+        )
+    return opened
+
+
+def _within(
+    opened: Opened,
+    table: Table,
+    resamples: int,
+    seed: int,
+    batch_size: int,
+    notes: list[str],
+    progress: Progress,
+) -> list[Likeness]:
+    count = len(opened.dataset.validation)
+    reading = progress.add_task("validation images", total=count)
+    permutations = [order.orders_KN for order in table.orders]
+    variation = measure(opened, permutations, count, batch_size, lambda images: progress.advance(reading, images))
+    bar = progress.add_task("within the data set", total=len(table.cells))
+    names = [order.name for order in table.orders]
+    return likeness(table.cells, names, variation, resamples, seed, notes, lambda: progress.advance(bar))
+
+
+def _write(findings: Findings, folder: Path) -> None:
+    from reorder_predict.picture import draw_images, draw_model
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / "predict.json.part"
+        aside.write_text(json.dumps(findings.as_json(), indent=1), encoding="utf-8")
+        aside.replace(folder / "predict.json")
+        for number, model in enumerate(findings.table.models):
+            name = re.sub(r"[^\w.+-]+", "_", model).strip("_")
+            draw_model(findings, model, folder / f"orders_{number + 1}_{name[:60]}.png")
+        if findings.images:
+            draw_images(findings.images, folder / "images.png")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

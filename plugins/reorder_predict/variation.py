@@ -1,0 +1,90 @@
+"""How much an image varies along an order: measured over the validation split, a batch at a time.
+
+B images, C channels, H W pixels, N patches, P pixels of a patch, E pairs of patches, O orders, K permutations of one
+order, S images in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reorder_core import Grid
+from reorder_core.opened import Opened
+
+_CELLS_AT_ONCE = 8_000_000  # differences held at a time: 32 MB
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Of every image. along_OS: along each order; row_major_S: row by row; contrast_S: its pixels' deviation."""
+
+    along_OS: NDArray[np.float64]
+    row_major_S: NDArray[np.float64]
+    contrast_S: NDArray[np.float64]
+
+
+def measure(
+    opened: Opened,
+    orders_OKN: Sequence[NDArray[np.int64]],
+    images: int,
+    batch_size: int,
+    tick: Callable[[int], None] = lambda images: None,
+) -> Variation:
+    """The total variation of every validation image along every order, divided by its N-1 steps.
+
+    A step costs the mean absolute difference of the two patches' pixels, so that 0 means that the image is the same in
+    every patch. Learned orders: the mean over their permutations. `tick` is called with the images of each batch. All
+    orders together take each pair of patches once.
+    """
+    row_major_1N = np.arange(opened.grid.size)[None]
+    first_E, second_E, share_EO = _pairs([*orders_OKN, row_major_1N])
+    along, contrast = [], []
+    for batch in opened.batches(opened.dataset.validation, images, batch_size):
+        patches_BNP = cut(batch.images_BCHW, opened.grid)
+        along.append(_differences(patches_BNP, first_E, second_E) @ share_EO)
+        contrast.append(patches_BNP.double().flatten(1).std(dim=1, correction=0).cpu().numpy())
+        tick(len(batch))
+    along_SO = np.concatenate(along)
+    return Variation(along_SO[:, :-1].T, along_SO[:, -1], np.concatenate(contrast))
+
+
+def cut(images_BCHW: Tensor, grid: Grid) -> Tensor:
+    """Images cut into patches, row by row, [B, N, P]."""
+    B, C, H, W = images_BCHW.shape
+    height, width = H // grid.rows, W // grid.columns
+    cut_BRCNHW = images_BCHW.reshape(B, C, grid.rows, height, grid.columns, width).permute(0, 2, 4, 1, 3, 5)
+    return cut_BRCNHW.reshape(B, grid.size, C * height * width)
+
+
+def _pairs(
+    orders_OKN: Sequence[NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Pairs of patches that follow each other in any order, and the share of each in every order, [E], [E], [E, O]."""
+    N = orders_OKN[0].shape[1]
+    codes = []
+    for orders_KN in orders_OKN:
+        ends_2KE = np.stack([orders_KN[:, :-1], orders_KN[:, 1:]])
+        codes.append((ends_2KE.min(axis=0) * N + ends_2KE.max(axis=0)).ravel())
+    code_E = np.unique(np.concatenate(codes))
+    share_EO = np.zeros((len(code_E), len(codes)))
+    for number, code in enumerate(codes):
+        np.add.at(share_EO[:, number], np.searchsorted(code_E, code), 1 / max(1, code.size))
+    return code_E // N, code_E % N, share_EO
+
+
+def _differences(patches_BNP: Tensor, first_E: NDArray[np.int64], second_E: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean absolute difference of the pixels of each pair, [B, E]."""
+    B, _, P = patches_BNP.shape
+    at_once = max(1, _CELLS_AT_ONCE // max(1, B * P))
+    found = []
+    for start in range(0, len(first_E), at_once):
+        part = slice(start, start + at_once)
+        one_BEP, other_BEP = (patches_BNP[:, torch.from_numpy(ends[part])] for ends in (first_E, second_E))
+        found.append((one_BEP - other_BEP).abs().mean(dim=2))
+    return torch.cat(found, dim=1).double().cpu().numpy() if found else np.zeros((B, 0))

@@ -1,0 +1,162 @@
+"""Within one data set: are images whose consecutive patches are more alike classified better or worse?
+
+S images, V variables, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from reorder_predict.between import ALPHA
+from reorder_predict.correlation import Estimate, holm
+from reorder_predict.logistic import Slope, logistic_slope
+from reorder_predict.table import Cell
+from reorder_predict.variation import Variation
+
+_CELLS_AT_ONCE = 4_000_000  # counts of a resample held at a time
+_ROW_BY_ROW = "variation row by row"
+_SAME = 1e-6  # share of a variable that its controls leave over, below which it is one of them
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """One model in one order. spearman: of an image's variation along the order with its score; partial: the same with
+    `controls` held fixed (ranks); slope: log-odds for one deviation of variation, controls held fixed, None where
+    scores are no shares or the fit does not settle. corrected: the slope's p after Holm over all rows.
+    """
+
+    model: str
+    order: str
+    images: int
+    seeds: int
+    controls: tuple[str, ...]
+    spearman: Estimate
+    partial: Estimate
+    slope: Slope | None
+    corrected: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """About images that vary *less* along the order, with the controls held fixed."""
+        agrees = self.slope is None or (self.slope.value > 0) == (self.partial.value > 0)
+        sure = self.corrected is None or self.corrected < ALPHA
+        if self.partial.excludes_zero and agrees and sure:
+            said = "alike is better" if self.partial.value < 0 else "alike is worse"
+            return said if _ROW_BY_ROW in self.controls else f"{said} (contrast held fixed only)"
+        return "no difference shown"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "order": self.order,
+            "images": self.images,
+            "seeds": self.seeds,
+            "controls": [*self.controls],
+            "spearman": self.spearman.as_json(),
+            "partial": self.partial.as_json(),
+            "slope": None if self.slope is None else asdict(self.slope),
+            "p_holm": self.corrected,
+            "verdict": self.verdict,
+        }
+
+
+def likeness(
+    cells: Sequence[Cell],
+    orders: Sequence[str],
+    variation: Variation,
+    resamples: int,
+    seed: int,
+    notes: list[str],
+    tick: Callable[[], None] = lambda: None,
+) -> list[Likeness]:
+    """A row for every cell whose images do not all have the same score. orders: the rows of `variation`."""
+    rows = []
+    for cell in cells:
+        along_S = variation.along_OS[orders.index(cell.order.name)]
+        if np.ptp(cell.good_S) == 0 or np.ptp(along_S) == 0:
+            notes.append(f"{cell.model}, {cell.order.name}: all images have the same score or the same variation")
+        else:
+            rows.append(_row(cell, along_S, variation, resamples, seed))
+        tick()
+    fitted = [number for number, row in enumerate(rows) if row.slope is not None]
+    corrected = holm([rows[number].slope.p for number in fitted])  # type: ignore[union-attr]
+    for number, p in zip(fitted, corrected, strict=True):
+        rows[number] = Likeness(**{**rows[number].__dict__, "corrected": p})
+    return rows
+
+
+def _row(cell: Cell, along_S: NDArray[np.float64], variation: Variation, resamples: int, seed: int) -> Likeness:
+    possible = {_ROW_BY_ROW: variation.row_major_S, "contrast": variation.contrast_S}
+    held: dict[str, NDArray[np.float64]] = {}
+    for name, value_S in possible.items():
+        ranks_SV = _ranks([along_S, *held.values(), value_S])
+        if (
+            np.ptp(value_S) > 0 and _left_over(ranks_SV) > _SAME
+        ):  # row by row, the first control is the variation itself
+            held[name] = value_S
+    score_S = cell.good_S
+    rho, partial = partial_spearman([along_S, score_S, *held.values()], resamples, np.random.default_rng(seed))
+    slope = None
+    if score_S.min() >= 0 and score_S.max() <= 1:
+        slope = logistic_slope(score_S, np.column_stack([along_S, *held.values()]))
+    return Likeness(cell.model, cell.order.name, len(score_S), len(cell.runs), tuple(held), rho, partial, slope)
+
+
+def partial_spearman(
+    variables: Sequence[NDArray[np.float64]], resamples: int, rng: np.random.Generator
+) -> tuple[Estimate, Estimate]:
+    """Spearman's rho of the first two variables, and their partial one with the others held fixed, over images.
+
+    Percentile bootstrap over images. The ranks are those of the whole sample, so that a resample is a weighing of its
+    moments: with hundreds of images the ranks of a resample are these up to its sampling error.
+    """
+    ranks_SV = _ranks(variables)
+    S, V = ranks_SV.shape
+    first, second = np.triu_indices(V)
+    moments_SM = np.column_stack([ranks_SV, ranks_SV[:, first] * ranks_SV[:, second]])
+    at_once = max(1, _CELLS_AT_ONCE // S)
+    found = [_both(moments_SM.mean(axis=0)[None], V)]
+    for start in range(0, resamples, at_once):
+        count_RS = rng.multinomial(S, np.full(S, 1 / S), size=min(at_once, resamples - start))
+        found.append(_both(count_RS @ moments_SM / S, V))
+    rho_R, partial_R = np.concatenate(found, axis=1)
+    return _estimate(rho_R), _estimate(partial_R)
+
+
+def _both(moments_RM: NDArray[np.float64], V: int) -> NDArray[np.float64]:
+    """Correlation and partial correlation of the first two of V variables from their moments, [2, R]."""
+    mean_RV, second_RM = moments_RM[:, :V], moments_RM[:, V:]
+    covariance_RVV = np.empty((len(moments_RM), V, V))
+    rows, columns = np.triu_indices(V)
+    covariance_RVV[:, rows, columns] = second_RM - mean_RV[:, rows] * mean_RV[:, columns]
+    covariance_RVV[:, columns, rows] = covariance_RVV[:, rows, columns]
+    scale_RV = np.sqrt(np.maximum(np.diagonal(covariance_RVV, axis1=1, axis2=2), 1e-30))
+    correlation_RVV = covariance_RVV / scale_RV[:, :, None] / scale_RV[:, None, :]
+    precise_RVV = np.linalg.pinv(correlation_RVV, hermitian=True)
+    below_R = np.sqrt(np.maximum(precise_RVV[:, 0, 0] * precise_RVV[:, 1, 1], 1e-30))
+    return np.stack([correlation_RVV[:, 0, 1], -precise_RVV[:, 0, 1] / below_R])
+
+
+def _ranks(variables: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mid-ranks of each variable, standardised, [S, V]."""
+    ranks_SV = np.column_stack([rankdata(value_S) for value_S in variables])
+    scaled_SV: NDArray[np.float64] = (ranks_SV - ranks_SV.mean(axis=0)) / np.maximum(ranks_SV.std(axis=0), 1e-30)
+    return scaled_SV
+
+
+def _left_over(ranks_SV: NDArray[np.float64]) -> float:
+    """The share of the first variable's variance that the others do not explain."""
+    told_S = ranks_SV[:, 1:] @ np.linalg.lstsq(ranks_SV[:, 1:], ranks_SV[:, 0], rcond=None)[0]
+    return float(np.var(ranks_SV[:, 0] - told_S) / np.var(ranks_SV[:, 0]))
+
+
+def _estimate(value_R: NDArray[np.float64]) -> Estimate:
+    """The first is the sample's own, the others are resamples."""
+    low, high = np.percentile(value_R[1:], [2.5, 97.5])
+    return Estimate(float(value_R[0]), float(low), float(high))
