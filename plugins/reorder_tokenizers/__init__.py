@@ -1,0 +1,1 @@
+"""Tokenizers: each patch of an image becomes one of a small number of codes."""

@@ -1,0 +1,68 @@
+"""Where images to learn from come from: numbered, read a few at a time, in [0, 1].
+
+B images, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+class Source(Protocol):
+    """Images of one size. `read` gives fewer than asked for where some cannot be read and are to be skipped."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """The images with these numbers, float32 [B, C, H, W] in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryImages:
+    """Images that lie in memory."""
+
+    images_BCHW: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.images_BCHW)
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        return self.images_BCHW[np.asarray(numbers, dtype=np.int64)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the images of a source: its number i is their number `numbers[i]`."""
+
+    source: Source
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        return self.source.read([int(self.numbers[number]) for number in numbers])
+
+
+def evenly(count: int, wanted: int) -> Sequence[int]:
+    """`wanted` of the numbers 0 … count - 1, evenly spread; all of them where there are no more."""
+    return range(count) if wanted >= count else [int(each) for each in np.linspace(0, count - 1, wanted).round()]
+
+
+def batches(source: Source, size: int, generator: torch.Generator | None = None) -> Iterator[NDArray[np.float32]]:
+    """Every image once, `size` at a time: in an order drawn from the generator, or as they come.
+
+    Batches of which no image can be read are left out.
+    """
+    number_I = torch.arange(len(source)) if generator is None else torch.randperm(len(source), generator=generator)
+    for part in number_I.split(size):
+        images_BCHW = source.read(part.tolist())
+        if len(images_BCHW):
+            yield images_BCHW

@@ -1,0 +1,111 @@
+"""How the VQ-VAE learns: reconstruction and commitment by Adam, the codebook by moving averages.
+
+B images, C channels, H W pixels, M latents, K codes, D numbers of a latent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+
+from reorder_core import RunError
+from reorder_tokenizers.interface import Progress
+from reorder_tokenizers.settings import VqvaeSettings
+from reorder_tokenizers.source import Source, batches
+
+if TYPE_CHECKING:
+    from reorder_tokenizers.vqvae import Autoencoder
+
+_LATENTS_A_CODE = 4  # that the first codes are chosen from
+_LEAST_LATENTS = 4096
+_LEAST_VARIANCE = 1 / 255**2  # of the pixels of images that are all alike
+
+
+def cosine(step: int, steps: int) -> float:
+    """From 1 at the first step to 0 after the last."""
+    return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
+
+
+def train(
+    model: Autoencoder,
+    source: Source,
+    settings: VqvaeSettings,
+    generator: torch.Generator,
+    device: torch.device,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
+    """Train in place, and leave the model in evaluation mode.
+
+    The loss is |x - x'|² / variance of the pixels + commitment · |z - sg(e)|² (equation 3; its middle term is replaced
+    by moving averages, appendix A.1), both means. Raises `RunError` where it is not finite.
+    """
+    variance = _begin(model, source, settings, generator, device)
+    optimizer = Adam(model.parameters(), settings.learning_rate)
+    steps = settings.epochs * math.ceil(len(source) / settings.batch_size)
+    schedule = LambdaLR(optimizer, lambda step: cosine(step, steps))
+    total, step = settings.epochs * len(source), 0
+    model.train()
+    for epoch in range(settings.epochs):
+        for images_BCHW in batches(source, settings.batch_size, generator):
+            squared, revived = _step(model, torch.from_numpy(images_BCHW).to(device), variance, settings, generator)
+            if not math.isfinite(squared):
+                raise RunError(
+                    f"the loss is not finite in step {step + 1}: lower learning_rate ({settings.learning_rate:g})"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            step += 1
+            say(f"epoch {epoch + 1}, {decibels(squared):.1f} dB, {revived} codes revived")
+            progress(min(step * settings.batch_size, (epoch + 1) * len(source)), total)
+    progress(total, total)
+    model.eval()
+
+
+def decibels(squared: float) -> float:
+    """PSNR of pixels in [0, 1]: -10 log10 of the mean squared error; infinite for none."""
+    return -10 * math.log10(squared) if squared > 0 else math.inf
+
+
+def _step(
+    model: Autoencoder, image_BCHW: Tensor, variance: float, settings: VqvaeSettings, generator: torch.Generator
+) -> tuple[float, int]:
+    """Gradients of one batch, and the codebook's own step; returns (mean squared error of pixels, codes revived)."""
+    coded = model(image_BCHW)
+    squared = (coded.image_BCHW - image_BCHW).square().mean()
+    loss = squared / variance + settings.commitment * coded.error_M.mean() / coded.latent_MD.shape[1]
+    if not bool(loss.isfinite()):
+        return math.nan, 0
+    loss.backward()  # type: ignore[no-untyped-call]
+    latent_MD = coded.latent_MD.detach()
+    model.codebook.learn(latent_MD, coded.code_M)
+    return float(squared.detach()), model.codebook.revive(latent_MD, coded.error_M, generator)
+
+
+@torch.no_grad()
+def _begin(
+    model: Autoencoder, source: Source, settings: VqvaeSettings, generator: torch.Generator, device: torch.device
+) -> float:
+    """Choose the first codes among the latents of some images; returns the variance of those images' pixels."""
+    enough = max(_LEAST_LATENTS, _LATENTS_A_CODE * settings.codes)
+    latents, pixels, count = [], [], 0
+    for images_BCHW in batches(source, settings.batch_size, generator):
+        image_BCHW = torch.from_numpy(images_BCHW).to(device)
+        latents.append(model.latents(image_BCHW).permute(0, 2, 3, 1).flatten(0, 2))
+        pixels.append(image_BCHW.flatten())
+        count += len(latents[-1])
+        if count >= enough:
+            break
+    if count < settings.codes:
+        raise RunError(
+            f"the images that can be read have {count} patches, fewer than {settings.codes} codes: lower 'codes'"
+        )
+    model.codebook.begin(torch.cat(latents), len(latents[0]), generator)
+    return max(float(torch.cat(pixels).var()), _LEAST_VARIANCE)
