@@ -6,13 +6,14 @@ nothing written.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reorder_core import UsageError
+from reorder_core import ReorderError, UsageError
 
 
 def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -113,4 +114,9 @@ def command(
     from reorder_prior.study import Wanted, run_study
 
     wanted = Wanted(recipe, overrides, data, patch, image_size, tuple(map(int, dict.fromkeys(ngrams or ("1",)))), write)
-    return run_study(wanted, **asked)
+    try:
+        return run_study(wanted, **asked)
+    except ReorderError as error:
+        if os.environ.get("RANK", "0") == "0" or error.exit_code != 2:
+            raise
+        return error.exit_code  # every process found the same mistake: the first one says it

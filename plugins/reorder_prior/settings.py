@@ -18,6 +18,9 @@ else:
     TokenizerRef, CompressorRef = Ref["tokenizer"], Ref["compressor"]
 
 
+_DEFAULT = {"orderings": None, "ngram": 1, "together": 1}
+
+
 class CompressibilitySettings(Settings):
     """Compress the training images in several orders, and read them in the one that came out smallest (or largest)."""
 
@@ -35,7 +38,7 @@ class CompressibilitySettings(Settings):
     """how many images are compressed as one stream; 1: each alone. A few dozen codes alone hardly repeat: raise it"""
     ranking: Path | None = None
     """a ranking saved by `reorder prior --write`, from the working directory: taken instead of measuring the training
-    images; only `pick` goes with it"""
+    images, so that only `pick` goes with it: `tokenizer` and `compressor` are not built"""
 
     @field_validator("orderings")
     @classmethod
@@ -48,8 +51,7 @@ class CompressibilitySettings(Settings):
 
     @model_validator(mode="after")
     def _of_file(self) -> CompressibilitySettings:
-        measured = ("orderings", "tokenizer", "compressor", "ngram", "together")
-        given = [key for key in measured if getattr(self, key) != type(self).model_fields[key].default]
+        given = [key for key in ("orderings", "ngram", "together") if getattr(self, key) != _DEFAULT[key]]
         if self.ranking is not None and given:
             raise ValueError(f"{', '.join(given)}: the ranking was made without; leave out one or the other")
         return self

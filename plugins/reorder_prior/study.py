@@ -21,6 +21,7 @@ from reorder_prior.measure import Measure, run_measure
 from reorder_prior.ranking import Finding, rank
 from reorder_prior.report import print_finding
 from reorder_prior.shards import Share, close_share, open_share, summed
+from reorder_prior.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ def run_study(
     console = Console(stderr=as_json, quiet=not first)
     source = _open(wanted, split, unreadable, seed, images)
     numbers = chosen_numbers(len(source), images, seed)
-    with _progress(console, disable=not first) as progress:
-        measure, notes = _measure(source, numbers, refs, parts, wanted.ngrams, together, catalogue, progress)
-        tally = _tally(measure, source, numbers, seed, workers or _cores(share), share, progress)
-    close_share(share)
+    try:
+        with _progress(console, disable=not first) as progress:
+            measure, notes = _measure(source, numbers, refs, parts, wanted.ngrams, together, catalogue, progress)
+            tally = _tally(measure, source, numbers, seed, workers or _cores(share), share, progress)
+    finally:
+        close_share(share)
     if not first:
         return 0
     if not tally.images:
@@ -144,7 +147,7 @@ def _tally(
     workers: int,
     share: Share,
     progress: Progress,
-) -> Any:
+) -> Tally:
     """The merged tally of all processes; the bar runs by this one's share of the images."""
     mine = -(-len(numbers) // share.processes)
     bar = progress.add_task(f"{len(measure.candidates)} orders", total=mine)
