@@ -50,7 +50,7 @@ def distances(patches_nNP: NDArray[np.float32]) -> NDArray[np.float64]:
         square_NN = sum_NN - 2 * (patches_NP @ patches_NP.T)
         # what is left of equal patches is float32's rounding: without this, BLAS would decide between them
         total_NN += np.sqrt(np.where(square_NN > 1e-5 * sum_NN, square_NN, 0))
-    found_NN = (total_NN + total_NN.T) / (2 * n * np.sqrt(P))
+    found_NN: NDArray[np.float64] = (total_NN + total_NN.T) / (2 * n * np.sqrt(P))
     np.fill_diagonal(found_NN, 0.0)
     return found_NN
 

@@ -60,7 +60,7 @@ def by_occlusion(objective: Objective, batches: Sequence[Batch], tick: Tick = la
     """How far the objective moves when a patch is replaced by its mean over all these images (Zeiler & Fergus 2014,
     section 4.2, with the mean in place of grey), [B, N]. The class stays that of the whole image."""
     grid = objective.opened.grid
-    total_CHW = sum(batch.images_BCHW.sum(dim=0) for batch in batches)
+    total_CHW = torch.stack([batch.images_BCHW.sum(dim=0) for batch in batches]).sum(dim=0)
     mean_CHW = total_CHW / sum(len(batch) for batch in batches)
     found = []
     for batch in batches:

@@ -74,8 +74,10 @@ class Saliency:
             raise UsageError(unfit)
         with torch.random.fork_rng(devices=[]):  # opening a run seeds torch, and another run is just being built
             opened = open_run(self.settings.run, "cpu")
-        parts = torch.from_numpy(images_nCHW).split(_BATCH)
-        batches = [Batch(part_BCHW, None, torch.arange(len(part_BCHW))) for part_BCHW in parts]
+        numbers = [
+            torch.arange(start, min(start + _BATCH, len(images_nCHW))) for start in range(0, len(images_nCHW), _BATCH)
+        ]
+        batches = [Batch(torch.from_numpy(images_nCHW)[index_B], None, index_B) for index_B in numbers]
         found: NDArray[np.float64] = maps(self.settings.source, Objective(opened, opened.order_N), batches).mean(axis=0)
         return found
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from reorder_core.permutation import invert
@@ -30,11 +31,11 @@ def draw_saliency(study: Study, path: Path) -> Path:
     grid, columns = study.opened.grid, 1 + len(study.measured)
     figure = Figure(figsize=(max(7.0, 2.7 * columns), 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.15))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.0, 1.15))[:, 0]
     first, *panels = above.subplots(1, columns, squeeze=False)[0]
     slot_N = invert(study.orders["own"])
     image = first.imshow(slot_N.reshape(grid.rows, grid.columns), cmap="cividis")
-    above.colorbar(image, ax=first, shrink=0.75)
+    above.colorbar(image, ax=first, shrink=0.75, ticks=MaxNLocator(5, integer=True))
     first.set_title("read in slot", fontsize=9)
     for axis, each in zip(panels, study.measured, strict=True):
         image = axis.imshow(each.whole.saliency_N.reshape(grid.rows, grid.columns), cmap="magma", vmin=0)
@@ -61,11 +62,13 @@ def _draw_curves(axis: Any, study: Study, name: str, title: str) -> None:
         label = f"{each.method}: ρ {at.correlation:+.2f} [{at.low:+.2f}, {at.high:+.2f}]"
         _draw_line(axis, along_N, colour, style, label)
     axis.axhline(1, color="#999999", lw=0.8)
-    axis.set_ylim(bottom=0)
+    highest = max(float(each.whole.saliency_N.max()) for each in study.measured)
+    axis.set_ylim(0, highest * (1.15 + 0.08 * len(study.measured)))  # the legend stands above the curves
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title(title, fontsize=9)
     axis.set_ylabel("saliency (mean 1)", fontsize=9)
     axis.label_outer()
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
     axis.spines[["top", "right"]].set_visible(False)
 
 
@@ -88,8 +91,8 @@ def _moving_average(values_N: NDArray[np.float64], width: int) -> NDArray[np.flo
 
 
 def draw_classes(study: Study, measured: Measured, path: Path) -> Path:
-    """A small panel a class: its saliency on the grid, and along the run's own order. Classes with most images first
-    where there are more than fit."""
+    """A small panel a class: its saliency on the grid, each map with its own brightest place, and along the run's own
+    order, on one scale for all. Where there are more classes than fit, those with the most images are drawn."""
     kept = sorted(range(len(measured.classes)), key=lambda number: -measured.classes[number].images)[:_PANELS]
     shown = [measured.classes[number] for number in sorted(kept)]
     across = min(6, len(shown))
@@ -115,12 +118,13 @@ def draw_classes(study: Study, measured: Measured, path: Path) -> Path:
 
 def _draw_class(above: Any, below: Any, study: Study, method: str, group: Group, highest: float) -> None:
     grid, at = study.opened.grid, group.placed[0]
-    above.imshow(group.saliency_N.reshape(grid.rows, grid.columns), cmap="magma", vmin=0, vmax=highest)
+    above.imshow(group.saliency_N.reshape(grid.rows, grid.columns), cmap="magma", vmin=0)
     above.set_title(f"{group.name[:18]} ({group.images})", fontsize=8)
     above.set_xticks([])
     above.set_yticks([])
     _draw_line(below, group.saliency_N[study.orders["own"]], *_LOOK[method])
     below.set_ylim(0, 1.05 * highest)
     below.set_title(f"ρ {at.correlation:+.2f} [{at.low:+.2f}, {at.high:+.2f}]", fontsize=7)
+    below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     below.tick_params(labelsize=6)
     below.spines[["top", "right"]].set_visible(False)

@@ -118,4 +118,5 @@ def _where_read(backbone: SequenceModel, reading: Reading, special: tuple[int, .
         probe_D = torch.linspace(-1, 2, summary_BD.shape[1], device=summary_BD.device)
         (gradient_BLD,) = torch.autograd.grad((summary_BD * probe_D).sum(), final_BLD)
     part_BL = gradient_BLD.float().norm(dim=2)
-    return part_BL / part_BL.sum(dim=1, keepdim=True)
+    share_BL: Tensor = part_BL / part_BL.sum(dim=1, keepdim=True)
+    return share_BL

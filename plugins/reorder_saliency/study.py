@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,7 +153,7 @@ def _maps(
         for method in [each for each in METHODS if not methods or each in methods]:
             bar = progress.add_task(method, total=passes(method, len(batches), opened.grid))
             try:
-                found[method] = maps(method, objective, batches, lambda bar=bar: progress.advance(bar))
+                found[method] = maps(method, objective, batches, partial(progress.advance, bar))
             except UsageError as error:
                 if methods:
                     raise
