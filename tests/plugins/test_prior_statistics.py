@@ -134,7 +134,7 @@ def test_vectors_by_hand():
 
 
 def test_the_autocorrelation_length_is_where_it_falls_below_one_over_e():
-    """First-order noise has ρ(k) = keep^k: a line between two whole k is near -1 / ln(keep), and exact for long ones."""
+    """First-order noise has ρ(k) = keep^k, which falls below 1/e at -1 / ln(keep); a line between two k is near it."""
     rng = np.random.default_rng(0)
     for keep, expected in ((0.5, 1 + (0.5 - math.exp(-1)) / 0.25), (0.9, -1 / math.log(0.9))):
         noise_BN = rng.standard_normal((200, 2000))
