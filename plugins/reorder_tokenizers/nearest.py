@@ -10,14 +10,7 @@ from torch import Tensor
 
 _POINTS_AT_ONCE = 16_384
 _TIE = 1e-6
-
-
-def squared_distances(points_MD: Tensor, codes_KD: Tensor) -> Tensor:
-    """|z - e|², [M, K], never negative; about the codes' mean, which loses fewer digits."""
-    mean_D = codes_KD.mean(dim=0)
-    points_MD, codes_KD = points_MD - mean_D, codes_KD - mean_D
-    square_M1, square_K = points_MD.square().sum(dim=1, keepdim=True), codes_KD.square().sum(dim=1)
-    return (square_M1 + square_K - 2 * points_MD @ codes_KD.T).clamp_(min=0)
+"""how far rounding may take a squared distance, as a share of |z|² + |e|²"""
 
 
 def nearest(points_MD: Tensor, codes_KD: Tensor) -> Tensor:
@@ -27,9 +20,10 @@ def nearest(points_MD: Tensor, codes_KD: Tensor) -> Tensor:
     would name now the one and now the other for equal points, and a constant image would not have constant codes.
     """
     parts = []
+    square_K = codes_KD.square().sum(dim=1)
     for points in points_MD.split(_POINTS_AT_ONCE):
-        distance_MK = squared_distances(points, codes_KD)
+        size_MK = points.square().sum(dim=1, keepdim=True) + square_K
+        distance_MK = size_MK - 2 * points @ codes_KD.T  # |z - e|²
         least_M1 = distance_MK.amin(dim=1, keepdim=True)
-        scale_M1 = points.square().sum(dim=1, keepdim=True) + codes_KD.square().sum(dim=1).max()
-        parts.append((distance_MK <= least_M1 + _TIE * scale_M1).to(torch.uint8).argmax(dim=1))
+        parts.append((distance_MK <= least_M1 + _TIE * size_MK).to(torch.uint8).argmax(dim=1))
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=points_MD.device)

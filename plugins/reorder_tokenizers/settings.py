@@ -77,7 +77,9 @@ class VqvaeSettings(LearnedSettings):
     """D, the length of a code's vector"""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's; it falls to 0 along a cosine"""
-    decay: float = Field(default=0.99, ge=0, lt=1)
+    warm_up: float = Field(default=0.1, ge=0, lt=1)
+    """the share of the steps, at the start, in which latents pass without the codebook"""
+    decay: float = Field(default=0.97, ge=0, lt=1)
     """of the codebook's moving averages, a step"""
     commitment: float = Field(default=0.25, ge=0)
     """weight of the loss that keeps the encoder near the codes it chose; the paper's beta"""

@@ -87,8 +87,8 @@ def run_training(
     title = f"{kind} on {opened.label}: {figures.psnr:.2f} dB, perplexity {figures.usage.perplexity:.0f}"
     shown_BCHW = opened.measured.read(evenly(len(opened.measured), IMAGES))
     try:
-        draw(tokenizer, shown_BCHW, figures.usage, title, picture)
         tokenizer.save(out, figures.as_json())
+        draw(tokenizer, shown_BCHW, figures.usage, title, picture)
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror}): choose another --out") from error
     if as_json:

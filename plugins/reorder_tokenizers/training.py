@@ -17,13 +17,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from reorder_core import RunError
 from reorder_tokenizers.interface import Progress
 from reorder_tokenizers.settings import VqvaeSettings
-from reorder_tokenizers.source import Source, batches
+from reorder_tokenizers.source import Source, batches, evenly
 
 if TYPE_CHECKING:
     from reorder_tokenizers.vqvae import Autoencoder
 
 _LATENTS_A_CODE = 4  # that the first codes are chosen from
 _LEAST_LATENTS = 4096
+_LEAST_IMAGES = 256  # whose pixels give the variance
 _LEAST_VARIANCE = 1 / 255**2  # of the pixels of images that are all alike
 
 
@@ -44,17 +45,25 @@ def train(
     """Train in place, and leave the model in evaluation mode.
 
     The loss is |x - x'|² / variance of the pixels + commitment · |z - sg(e)|² (equation 3; its middle term is replaced
-    by moving averages, appendix A.1), both means. Raises `RunError` where it is not finite.
+    by moving averages, appendix A.1), both means. In the first steps (`warm_up`) latents pass without the codebook,
+    which then starts among latents that say something. Raises `RunError` where the loss is not finite.
     """
-    variance = _begin(model, source, settings, generator, device)
+    variance = _variance(source, settings.batch_size)
     optimizer = Adam(model.parameters(), settings.learning_rate)
     steps = settings.epochs * math.ceil(len(source) / settings.batch_size)
     schedule = LambdaLR(optimizer, lambda step: cosine(step, steps))
+    warm = int(settings.warm_up * steps)
     total, step = settings.epochs * len(source), 0
     model.train()
     for epoch in range(settings.epochs):
         for images_BCHW in batches(source, settings.batch_size, generator):
-            squared, revived = _step(model, torch.from_numpy(images_BCHW).to(device), variance, settings, generator)
+            if step == warm:
+                _begin(model, source, settings, generator, device)
+            image_BCHW = torch.from_numpy(images_BCHW).to(device)
+            if step < warm:
+                squared, revived = _step_without_codes(model, image_BCHW, variance), 0
+            else:
+                squared, revived = _step(model, image_BCHW, variance, settings.commitment, generator)
             if not math.isfinite(squared):
                 raise RunError(
                     f"the loss is not finite in step {step + 1}: lower learning_rate ({settings.learning_rate:g})"
@@ -63,8 +72,11 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
             step += 1
-            say(f"epoch {epoch + 1}, {decibels(squared):.1f} dB, {revived} codes revived")
+            codes = f"{revived} codes revived" if step > warm else "warming up"
+            say(f"epoch {epoch + 1}, {decibels(squared):.1f} dB, {codes}")
             progress(min(step * settings.batch_size, (epoch + 1) * len(source)), total)
+    if step <= warm:  # so many images were skipped that the training ended before its codebook began
+        raise RunError(f"only {step} of {steps} batches hold an image that can be read: look at the images")
     progress(total, total)
     model.eval()
 
@@ -75,37 +87,50 @@ def decibels(squared: float) -> float:
 
 
 def _step(
-    model: Autoencoder, image_BCHW: Tensor, variance: float, settings: VqvaeSettings, generator: torch.Generator
+    model: Autoencoder, image_BCHW: Tensor, variance: float, commitment: float, generator: torch.Generator
 ) -> tuple[float, int]:
     """Gradients of one batch, and the codebook's own step; returns (mean squared error of pixels, codes revived)."""
     coded = model(image_BCHW)
     squared = (coded.image_BCHW - image_BCHW).square().mean()
-    loss = squared / variance + settings.commitment * coded.error_M.mean() / coded.latent_MD.shape[1]
+    loss = squared / variance + commitment * coded.error_M.mean() / coded.latent_MD.shape[1]
     if not bool(loss.isfinite()):
         return math.nan, 0
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     latent_MD = coded.latent_MD.detach()
     model.codebook.learn(latent_MD, coded.code_M)
     return float(squared.detach()), model.codebook.revive(latent_MD, coded.error_M, generator)
 
 
+def _step_without_codes(model: Autoencoder, image_BCHW: Tensor, variance: float) -> float:
+    """Gradients of one batch of the plain autoencoder; returns the mean squared error of pixels."""
+    squared = (model.decoder(model.latents(image_BCHW)) + 0.5 - image_BCHW).square().mean()
+    (squared / variance).backward()
+    return float(squared.detach())
+
+
 @torch.no_grad()
 def _begin(
     model: Autoencoder, source: Source, settings: VqvaeSettings, generator: torch.Generator, device: torch.device
-) -> float:
-    """Choose the first codes among the latents of some images; returns the variance of those images' pixels."""
+) -> None:
+    """Choose the first codes among the latents of some images."""
     enough = max(_LEAST_LATENTS, _LATENTS_A_CODE * settings.codes)
-    latents, pixels, count = [], [], 0
+    latents: list[Tensor] = []
     for images_BCHW in batches(source, settings.batch_size, generator):
-        image_BCHW = torch.from_numpy(images_BCHW).to(device)
-        latents.append(model.latents(image_BCHW).permute(0, 2, 3, 1).flatten(0, 2))
-        pixels.append(image_BCHW.flatten())
-        count += len(latents[-1])
-        if count >= enough:
+        latent_BDhw = model.latents(torch.from_numpy(images_BCHW).to(device))
+        latents.append(latent_BDhw.permute(0, 2, 3, 1).flatten(0, 2))
+        if sum(map(len, latents)) >= enough:
             break
-    if count < settings.codes:
+    if sum(map(len, latents)) < settings.codes:
         raise RunError(
-            f"the images that can be read have {count} patches, fewer than {settings.codes} codes: lower 'codes'"
+            f"the images that can be read have {sum(map(len, latents))} patches, fewer than {settings.codes} codes: "
+            f"lower 'codes'"
         )
+    if not all(bool(each.isfinite().all()) for each in latents):
+        raise RunError(f"the latents are not finite: lower learning_rate ({settings.learning_rate:g})")
     model.codebook.begin(torch.cat(latents), len(latents[0]), generator)
-    return max(float(torch.cat(pixels).var()), _LEAST_VARIANCE)
+
+
+def _variance(source: Source, size: int) -> float:
+    """Of the pixels of some images, evenly spread over the source."""
+    images_BCHW = source.read(evenly(len(source), max(size, _LEAST_IMAGES)))
+    return max(float(images_BCHW.var()) if len(images_BCHW) else 0.0, _LEAST_VARIANCE)

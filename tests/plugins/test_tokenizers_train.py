@@ -1,0 +1,266 @@
+"""`reorder tokenizer train`: from a folder or a recipe to a file, a picture and figures; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reorder_tokenizers.folder import FolderImages
+from reorder_tokenizers.header import read_header
+from reorder_tokenizers.picture import sheet
+from reorder_tokenizers.recipe_images import SplitImages
+from sklearn.datasets import load_digits
+
+from reorder_core import Batch, RunError
+from reorder_core.cli.main import main
+
+SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
+FEW = ["--kind", "kmeans", "--codes", "8", "--epochs", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sixty digits of 8x8 pixels in nested folders, and a file that is none."""
+    root = tmp_path / "digits"
+    bunch = load_digits()
+    for number in range(60):
+        place = root / "nested" / str(bunch.target[number])
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((bunch.images[number] * 15).astype(np.uint8)).save(place / f"{number}.png")
+    (root / "notes.txt").write_text("not an image")
+    (root / ".hidden.png").write_bytes(b"not seen")
+    return root
+
+
+def train(folder, out, *more):
+    return main(["tokenizer", "train", "--data", str(folder), "--patch", "4", "--out", str(out), *more])
+
+
+def trained(capsys, *arguments):
+    assert train(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("kind", ["kmeans", "vqvae"])
+def test_of_a_folder(folder, tmp_path, capsys, kind):
+    out = tmp_path / "tokens.safetensors"
+    small = ["-s", "width=8", "-s", "device=cpu"] if kind == "vqvae" else []
+    assert train(folder, out, *FEW, "--kind", kind, *small) == 0
+    printed = capsys.readouterr().out
+    for word in ("codes used", "of 8", "perplexity", "dB, over 3 images kept aside", "wrote"):
+        assert word in printed
+    header = read_header(out)
+    assert (header.kind, header.patch, header.channels, header.codes) == (kind, 4, 1, 8)
+    assert header.settings["epochs"] == 2
+    assert 5 < header.figures["psnr"] < 40
+    assert (header.figures["images"], header.figures["measured"]) == (57, 3)
+    with Image.open(out.with_suffix(".png")) as picture:
+        picture.verify()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["digits", "tokens.png", "tokens.safetensors"]
+
+
+def test_of_a_recipe(tmp_path, capsys):
+    out = tmp_path / "tokens.safetensors"
+    small = ["-o", "data.validation=40"]
+    assert main(["tokenizer", "train", str(SMOKE), *small, *FEW, "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["codes"], found["images"], found["measured"]) == ("kmeans", 8, 1757, 40)
+    assert found["held_out"] is True
+    assert found["used"] == 8
+    capsys.readouterr()
+    asked = ["--orderings", "row_major,column_major", "--tokenizer", f"{{name: kmeans, path: {out}}}", "--json"]
+    assert main(["prior", str(SMOKE), *small, *asked]) == 0
+    assert json.loads(capsys.readouterr().out)["tokenizer"]["path"] == str(out)
+
+
+def test_the_same_seed_gives_the_same_file(folder, tmp_path, capsys):
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        trained(capsys, folder, tmp_path / f"{name}.safetensors", *FEW, "--seed", seed)
+    a, b, c = ((tmp_path / f"{name}.safetensors").read_bytes()[-400:] for name in "abc")
+    assert a == b != c
+
+
+def test_fewer_images_are_taken_where_it_is_asked_for(folder, tmp_path, capsys):
+    found = trained(capsys, folder, tmp_path / "few.safetensors", *FEW, "--images", "10")
+    assert (found["images"], found["measured"], found["held_out"]) == (10, 10, False)
+
+
+def test_an_unreadable_image_is_skipped_with_a_count_or_stops(folder, tmp_path, capsys):
+    (folder / "0.png").write_bytes((folder / "nested" / "0" / "0.png").read_bytes()[:60])
+    (folder / "nested" / "1" / "empty.png").write_bytes(b"")
+    out = tmp_path / "tokens.safetensors"
+    assert trained(capsys, folder, out, *FEW)["skipped"] == 2
+    assert train(folder, out, *FEW) == 0
+    assert "(2 unreadable, skipped)" in capsys.readouterr().out
+    assert train(folder, tmp_path / "none.safetensors", *FEW, "--unreadable", "stop") == 1
+    said = capsys.readouterr().err
+    assert "cannot be read" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "none.safetensors").exists()
+
+
+def test_images_of_unequal_size_need_a_size(folder, tmp_path, capsys):
+    Image.new("L", (12, 8)).save(folder / "nested" / "0" / "wide.png")
+    out = tmp_path / "tokens.safetensors"
+    assert train(folder, out, *FEW) == 2
+    assert "wide.png has 8x12 pixels and others have 8x8: pass --image-size" in capsys.readouterr().err
+    assert trained(capsys, folder, out, *FEW, "--image-size", "12")["images"] == 58
+    assert read_header(out).patch == 4
+
+
+def test_ctrl_c_leaves_nothing_behind(folder, tmp_path, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sklearn.cluster.MiniBatchKMeans.partial_fit", stopped)
+    assert train(folder, tmp_path / "tokens.safetensors", *FEW) == 130
+    assert capsys.readouterr().err.strip() == "stopped"
+    assert [each.name for each in tmp_path.iterdir()] == ["digits"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "name what to learn from: a recipe, or a folder"),
+        (["--data", "{data}"], 2, "--data needs --patch"),
+        (["--data", "{data}", "{smoke}"], 2, "name what to learn from"),
+        (["--data", "{data}", "--patch", "4", "-o", "seed=1"], 2, "-o changes a recipe"),
+        (["{smoke}", "--image-size", "8"], 2, "--image-size goes with --data"),
+        (["--data", "{data}", "--patch", "4", "--image-size", "x"], 2, "write pixels, as 224 or 224x320"),
+        (["--data", "{data}", "--patch", "3"], 2, "not divisible by patches of 3"),
+        (["--data", "{data}", "--patch", "4", "--codes", "400"], 2, "57 images have 228 patches, fewer than 400 codes"),
+        (["--data", "{data}", "--patch", "4", "-s", "widht=3"], 2, "did you mean 'width'?"),
+        (["--data", "{data}", "--patch", "4", "-s", "width"], 2, "write KEY=VALUE"),
+        (["--data", "{data}", "--patch", "4", "-s", "path=a"], 2, "a file is not trained again"),
+        (["--data", "{data}", "--patch", "4", "--codes", "9", "-s", "codes=8"], 2, "'codes' is given twice"),
+        (["--data", "{tmp}/gone", "--patch", "4"], 2, "there is no folder"),
+        (["--data", "{tmp}/none", "--patch", "4"], 2, "holds no image (.bmp, .gif"),
+        (["--data", "{tmp}/bad", "--patch", "4"], 2, "can be read"),
+        (["{tmp}/gone.yaml"], 2, "gone.yaml"),
+        (["--data", "{data}", "--patch", "4", "--out", "{tmp}/tokens.pt"], 2, "call it"),
+        (["--data", "{data}", "--patch", "4", "--out", "{tmp}/a/b.safetensors"], 2, "there is no folder"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, code, said, folder, tmp_path, capsys):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"")
+    places = {"data": str(folder), "tmp": str(tmp_path), "smoke": str(SMOKE)}
+    out = [] if "--out" in arguments else ["--out", str(tmp_path / "tokens.safetensors")]
+    given = [argument.format(**places) for argument in arguments]
+    assert main(["tokenizer", "train", *given, *out]) == code
+    said_there = capsys.readouterr().err
+    assert said in said_there
+    assert said_there.count("\n") == 1
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_images_alike_have_a_codebook_that_collapsed(tmp_path, capsys):
+    for number in range(30):
+        Image.new("L", (8, 8), 99).save(tmp_path / f"{number}.png")
+    out = tmp_path / "tokens.safetensors"
+    assert train(tmp_path, out, *FEW, "-s", "least_used=0.5") == 1
+    assert (
+        "the codebook collapsed: only 1 of 8 codes are used (12.5%, at least 50.0% are due)" in capsys.readouterr().err
+    )
+    assert not out.exists()
+    assert train(tmp_path, out, *FEW) == 0
+    printed = capsys.readouterr().out
+    assert "warning: only 1 of 8 codes are used" in printed
+    assert "no error at all" in printed or "dB" in printed
+
+
+class TestFolder:
+    def test_reads_sorted_paths_in_colour_or_grey(self, folder, tmp_path):
+        found = FolderImages(folder)
+        assert (len(found), found.size, found.channels) == (60, (8, 8), 1)
+        assert found.paths == sorted(found.paths)
+        images_BCHW = found.read([3, 0])
+        with Image.open(found.paths[3]) as picture:
+            np.testing.assert_allclose(images_BCHW[0, 0], np.asarray(picture) / 255, atol=1e-6)
+        colours = tmp_path / "colours"
+        colours.mkdir()
+        Image.new("RGB", (6, 4), (255, 0, 51)).save(colours / "a.png")
+        Image.new("L", (6, 4), 255).save(colours / "b.PNG")
+        Image.new("P", (6, 4)).save(colours / "c.gif")
+        found = FolderImages(colours)
+        assert (found.channels, found.size, len(found)) == (3, (4, 6), 3)
+        np.testing.assert_allclose(found.read([0])[0, :, 0, 0], [1, 0, 0.2], atol=1e-6)
+        assert found.read([1, 2]).shape == (2, 3, 4, 6)
+
+    def test_sixteen_bits_and_a_resize(self, tmp_path):
+        Image.fromarray(np.full((4, 8), 65535, np.uint16)).save(tmp_path / "a.png")
+        found = FolderImages(tmp_path, resize=(6, 3))
+        images_BCHW = found.read([0])
+        assert images_BCHW.shape == (1, 1, 6, 3)
+        assert images_BCHW.min() == 1
+
+    def test_a_link_that_leads_back_up_ends(self, folder):
+        (folder / "nested" / "again").symlink_to(folder, target_is_directory=True)
+        assert len(FolderImages(folder)) == 60
+
+    def test_another_size_behind_those_that_were_looked_at(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("reorder_tokenizers.folder._LOOKED_AT", 2)
+        for number in range(5):
+            Image.new("L", (8, 8 + (number == 1))).save(tmp_path / f"{number}.png")
+        found = FolderImages(tmp_path)
+        with pytest.raises(RunError, match=r"1\.png has 9x8 pixels and others have 8x8"):
+            found.read([1])
+
+    def test_no_image_that_can_be_read(self, tmp_path):
+        """Its header can, so that it is found out when it is read."""
+        whole = tmp_path / "a.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8)).save(whole)
+        whole.write_bytes(whole.read_bytes()[:100])
+        with pytest.raises(RunError, match="not one of 1 images"):
+            FolderImages(tmp_path).read([0])
+
+
+class Normalised:
+    """A split whose images go from -2 to 6 in one channel, and are constant in the other; some cannot be read."""
+
+    def __init__(self, bad=()):
+        self.bad = set(bad)
+
+    def __len__(self):
+        return 20
+
+    def load(self, indices, epoch):
+        import torch
+
+        if self.bad & set(indices):
+            raise RunError("an image cannot be read")
+        number_B = torch.tensor(indices, dtype=torch.float32)
+        ramp_B = -2 + 8 * number_B / 19
+        images_BCHW = torch.stack([ramp_B, torch.full_like(ramp_B, 3.0)], dim=1)[:, :, None, None].expand(-1, -1, 2, 2)
+        return Batch(images_BCHW, number_B, number_B)
+
+
+class TestRecipeImages:
+    def test_are_brought_to_the_range_of_their_channel(self):
+        found = SplitImages(Normalised())
+        images_BCHW = found.read([0, 19, 1])
+        np.testing.assert_allclose(images_BCHW[:, 0, 0, 0], [0, 1, 1 / 19], rtol=1e-5)
+        assert (images_BCHW[:, 1] == 0).all()
+        assert found.read([5]).dtype == np.float32
+
+    def test_are_skipped_or_stop(self):
+        found = SplitImages(Normalised(bad=[3, 4]))
+        assert len(found.read([2, 3, 4, 5])) == 2
+        assert found.skipped == {3, 4}
+        with pytest.raises(RunError):
+            SplitImages(Normalised(bad=[3]), "stop")
+        with pytest.raises(RunError, match="not one of 20 images can be read"):
+            SplitImages(Normalised(bad=range(20)))
+
+
+def test_a_sheet_has_lines_between_its_images():
+    images_BCHW = np.zeros((3, 1, 2, 4), np.float32)
+    found = sheet(images_BCHW, 2)
+    assert found.shape == (5, 9, 3)
+    assert (found[:, 4] == 1).all()
+    assert (found[:2, :4] == 0).all()
+    assert (found[3:, 5:] == 1).all()
