@@ -35,7 +35,8 @@ def unigram_entropy(codes_BN: Codes) -> Floats:
 def bigram_entropy(codes_BN: Codes) -> Floats:
     """H(c_{i+1} | c_i) = H(c_i, c_{i+1}) - H(c_i) over each image's own N - 1 pairs, bits [B]; 0 for a single patch.
 
-    Too low for short strings (see above): compare orders by it, and read bits off `pooled_bigram_entropy`.
+    Too low for short strings (see above), and a period within the image counts as predictable: of stripes it prefers
+    the order across them, as LZMA does, where `pooled_bigram_entropy` prefers the one along them.
     """
     if codes_BN.shape[1] < 2:
         return np.zeros(len(codes_BN))

@@ -269,9 +269,8 @@ def test_stripes_by_entropy_along_them_by_lzma_across_them(seed):
     along_BN, across_BN = (codes_BN[:, order(name, grid)] for name in ("row_major", "column_major"))
     assert pooled_bigram_entropy(along_BN, 64).mean() < 0.6
     assert pooled_bigram_entropy(across_BN, 64).mean() > 3.5
-    assert (
-        single.bigram_entropy(along_BN) < single.bigram_entropy(along_BN[:, np.random.default_rng(0).permutation(256)])
-    ).all()
+    own_along, own_across = single.bigram_entropy(along_BN).mean(), single.bigram_entropy(across_BN).mean()
+    assert own_across < own_along < 0.4, "within one image a period is predictable too: only the pooled estimate tells"
     assert single.total_variation(along_BN / 63).mean() < single.total_variation(across_BN / 63).mean() / 8
     assert (
         single.autocorrelation_length(along_BN / 63).mean() > 5 * single.autocorrelation_length(across_BN / 63).mean()
