@@ -48,13 +48,13 @@ def test_hook_kinds(guests, source_of):
     kinds = """
 @hookimpl
 def kinds():
-    return [Kind("tokenizer", "tokenizers", "guest_words:Tokenizer", "turns text into numbers")]
+    return [Kind("vocabulary", "vocabularies", "guest_words:Vocabulary", "turns text into numbers")]
 """
-    guests.add("words", source_of("tokenizer:letters:guest_words:Letters", extra=kinds))
-    listed = json.loads(guests.run("list", "tokenizers", "--json").stdout)
-    assert [(row["kind"], row["name"], row["state"]) for row in listed] == [("tokenizer", "letters", "ok")]
-    assert guests.run("show", "tokenizers", "letters").returncode == 0
-    refused = guests.run("new", "tokenizer", "mine")
+    guests.add("words", source_of("vocabulary:letters:guest_words:Letters", extra=kinds))
+    listed = json.loads(guests.run("list", "vocabularies", "--json").stdout)
+    assert [(row["kind"], row["name"], row["state"]) for row in listed] == [("vocabulary", "letters", "ok")]
+    assert guests.run("show", "vocabularies", "letters").returncode == 0
+    refused = guests.run("new", "vocabulary", "mine")
     assert refused.returncode == 2
     assert "no template" in refused.stderr
 
@@ -62,7 +62,7 @@ def kinds():
 KEYED = """
 @hookimpl
 def kinds():
-    return [Kind("tokenizer", "tokenizers", "guest_keyed:Tokenizer", "turns text into numbers", key="words")]
+    return [Kind("vocabulary", "vocabularies", "guest_keyed:Vocabulary", "turns text into numbers", key="words")]
 """
 
 
@@ -72,26 +72,26 @@ def test_a_kind_that_wants_a_key_of_recipes_is_told_where_to_go(guests, source_o
     (row,) = [row for row in rows if row["name"] == "keyed"]
     assert row["state"] == "broken"
     assert row["reason"].endswith(
-        'whose keys are fixed: leave key out, and name its components in settings, as Ref["tokenizer"]'
+        'whose keys are fixed: leave key out, and name its components in settings, as Ref["vocabulary"]'
     )
 
 
 WORDS = """
 from reorder_core import Ref, Settings
 class Chosen(Settings):
-    words: Ref["tokenizer"] = "letters"
+    words: Ref["vocabulary"] = "letters"
 """
 
 
 def test_a_recipe_names_a_new_kind_inside_settings(guests, source_of):
     kinds = KEYED.replace(', key="words"', "")
-    offered = ("tokenizer:letters:guest_words:L", "ordering:spoken:guest_words:S:words_settings:Chosen")
+    offered = ("vocabulary:letters:guest_words:L", "ordering:spoken:guest_words:S:words_settings:Chosen")
     guests.add("words", source_of(*offered, extra=kinds), words_settings=WORDS)
     asked = ("check", str(ROOT / "recipes" / "smoke.yaml"), "-o")
     assert guests.run(*asked, "ordering={name: spoken, words: letters}").returncode == 0
     refused = guests.run(*asked, "ordering={name: spoken, words: leters}")
     assert refused.returncode == 2
-    assert "there is no tokenizer called 'leters'; did you mean 'letters'?" in refused.stderr
+    assert "there is no vocabulary called 'leters'; did you mean 'letters'?" in refused.stderr
 
 
 def test_hook_commands(guests, source_of):

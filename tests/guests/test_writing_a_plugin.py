@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("ordering", "backbone", "mixer", "between", "policy", "task", "dataset", "compressor")
+KINDS = ("ordering", "backbone", "mixer", "between", "policy", "task", "dataset", "compressor", "tokenizer")
 
 
 def install(target: Path, *distributions: Path) -> None:
