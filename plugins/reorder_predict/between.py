@@ -71,7 +71,7 @@ def associations(
             x_M, y_M = [value for _, value in pairs], [cell.good for cell, _ in pairs]
             if len(pairs) < 3 or len({*x_M}) == 1 or len({*y_M}) == 1:
                 notes.append(
-                    f"{name} and {model}: {len(pairs)} orders with both, or one side is the same in all of them"
+                    f"{name} and {model}: {len(pairs)} orders with both, too few, or one side is the same in all"
                 )
             else:
                 found.append((model, name, correlate(x_M, y_M, resamples, np.random.default_rng(seed))))

@@ -125,7 +125,11 @@ def draw_images(rows: Sequence[Likeness], path: Path) -> Path:
         value_M = np.array([row.partial.value for row in own])
         low_M, high_M = (np.array([getattr(row.partial, end) for row in own]) for end in ("low", "high"))
         bars = np.maximum([value_M - low_M, high_M - value_M], 0)
-        look = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)], "ls": "none"}
+        look: dict[str, Any] = {
+            "color": _COLOURS[number % len(_COLOURS)],
+            "marker": _MARKERS[number % len(_MARKERS)],
+            "ls": "none",
+        }
         axis.errorbar(value_M, place_M, xerr=bars, ms=5, lw=1, label=model, **look)
     axis.axvline(0, color="#999999", lw=0.8)
     axis.set_yticks(range(len(orders)), orders)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reorder_core import ComponentRef, Context, Grid, ReorderError, UsageError
+from reorder_core import ComponentRef, Context, Grid, ReorderError, UsageError, permutation
 from reorder_core.catalogue import Catalogue
 from reorder_predict.table import Order, Table
 
@@ -25,17 +25,21 @@ _TOLD = "ordering", "bytes", "interval", "statistics"
 
 @dataclass(frozen=True)
 class PriorTable:
-    """One file. rows: ordering -> statistic -> value. source: tokenizer, compressor and n-gram in a few words."""
+    """One file. rows: ordering -> statistic -> value. source: tokenizer, compressor and n-gram in a few words.
+
+    orders: the permutations, int64 [N], of the orderings that the file gives them of.
+    """
 
     path: Path
     source: Mapping[str, str]
     rows: Mapping[str, Mapping[str, float]]
+    orders: Mapping[str, NDArray[np.int64]]
 
     def values(self, orders: Sequence[Order], grid: Grid) -> dict[str, dict[str, float]]:
         """Statistic -> name of an order of the runs -> value, for the orders that stand in this table."""
         found: dict[str, dict[str, float]] = {}
         for ordering, statistics in self.rows.items():
-            permutation_N = permutation_of(ordering, grid)
+            permutation_N = self.orders[ordering] if ordering in self.orders else permutation_of(ordering, grid)
             for order in orders:
                 if matches(order, ordering, permutation_N):
                     for name, value in statistics.items():
@@ -72,7 +76,12 @@ def read_prior(path: Path, table: Table, patch: int) -> PriorTable:
         saved = json.loads(path.read_text(encoding="utf-8"))
         data, grid, size = str(saved["data"]), Grid(*(int(side) for side in saved["grid"])), int(saved["patch"])
         rows = {str(row["ordering"]): dict(_numbers(row)) for row in saved["ranking"]}
+        for ngram, sizes in saved.get("by_ngram", {}).items():  # of several, `reduction` is that of the first
+            for name, told in sizes.items():
+                rows[str(name)][f"reduction[{ngram}-gram]"] = float(told["reduction"])
+                rows[str(name)].pop("reduction", None)
         source = {key: _words(saved[key]) for key in ("tokenizer", "compressor", "ngram")}
+        orders = {str(name): permutation.validate(order, grid.size) for name, order in saved.get("orders", {}).items()}
     except OSError as error:
         raise UsageError(f"{path}: there is no such prior table ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, ReorderError) as error:
@@ -88,7 +97,7 @@ def read_prior(path: Path, table: Table, patch: int) -> PriorTable:
         raise UsageError(
             f"{path} is about the data set '{data}' and the runs are on '{table.data}': give the prior of their data"
         )
-    return PriorTable(path, source, rows)
+    return PriorTable(path, source, rows, orders)
 
 
 def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -62,7 +62,8 @@ def read_runs(folders: Sequence[Path], fixed_only: bool = False) -> tuple[list[F
     fixed_only: leave out learned orders.
     Raises `UsageError` for a folder that holds no finished run, and where no run is left.
     """
-    found, notes = [], []
+    found: list[Finished] = []
+    notes: list[str] = []
     for folder in dict.fromkeys(each.resolve() for each in folders):
         for place, parent in _places(folder, notes):
             run = _read(place, parent)

@@ -45,7 +45,7 @@ def all_statistics(table: Table, priors: Sequence[PriorTable], notes: list[str])
         _note_missing(table.orders, values, prior, notes)
         for name, column in values.items():
             _add(found, f"{name} ({source})" if source else name, column)
-    constant = [name for name, column in found.items() if _is_constant(column.values())]
+    constant = [name for name, column in found.items() if len(column) > 1 and _is_constant(column.values())]
     for name in constant:
         del found[name]
     if constant:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import RunError, UsageError
+from reorder_core import RunError, UsageError, write_json
 from reorder_core.opened import Opened, open_recipe
 from reorder_core.recipe import load_recipe
 from reorder_predict.between import Association, associations
@@ -109,6 +109,11 @@ def _note_learned(table: Table, notes: list[str]) -> None:
             f"{learned} of {len(table.orders)} orders were learned: their accuracy also carries how they were learned, "
             f"and --fixed-only leaves them out"
         )
+    known: dict[bytes, str] = {}
+    for order in table.orders:
+        same = known.setdefault(order.orders_KN.tobytes(), order.name)
+        if same != order.name:
+            notes.append(f"{order.name} is the permutation of {same}: the two count as orders, and are not independent")
 
 
 def _open_data(table: Table, notes: list[str]) -> Opened | None:
@@ -152,9 +157,7 @@ def _write(findings: Findings, folder: Path) -> None:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / "predict.json.part"
-        aside.write_text(json.dumps(findings.as_json(), indent=1), encoding="utf-8")
-        aside.replace(folder / "predict.json")
+        write_json(folder / "predict.json", findings.as_json())
         for number, model in enumerate(findings.table.models):
             name = re.sub(r"[^\w.+-]+", "_", model).strip("_")
             draw_model(findings, model, folder / f"orders_{number + 1}_{name[:60]}.png")

@@ -173,6 +173,7 @@ def test_controls_count_and_learned_orders_are_named(tmp_path, capsys, unpainted
     assert "hilbert is left out: this control is not finished" in notes
     assert "it was trained in a new random order every batch" in notes
     assert "2 of 3 orders were learned" in notes
+    assert "learned_static (reinforce) is the permutation of learned (reinforce): the two count as orders" in notes
 
 
 def test_orders_are_matched_to_priors_by_their_permutation_not_their_name(tmp_path, capsys, unpainted):
@@ -184,6 +185,12 @@ def test_orders_are_matched_to_priors_by_their_permutation_not_their_name(tmp_pa
     known = {cell["order"]: cell["statistics"]["reduction"] for cell in found["table"]}
     assert known == {"row_major": 0.0, "column_major": 0.1, "snake": 0.2, "snake 2": None}
     assert any("snake 2 is not in it, or stands there with another permutation" in note for note in found["notes"])
+    rows = {"snake:axis=columns": (0.7, {})}
+    prior = write_prior(tmp_path / "q.json", rows, orders={"snake:axis=columns": across_N.ravel().tolist()})
+    found = predict(capsys, *runs, "--prior", prior, "--out", tmp_path / "out")
+    known = {cell["order"]: cell["statistics"]["reduction"] for cell in found["table"]}
+    assert known == {"row_major": None, "column_major": None, "snake": None, "snake 2": 0.7}
+    assert any(note.startswith("reduction and mamba: 1 orders with both") for note in found["notes"])
 
 
 def test_models_of_one_name_are_told_apart_by_their_settings(tmp_path, capsys, unpainted):
@@ -205,6 +212,17 @@ def test_two_priors_stand_side_by_side_and_what_they_share_is_tested_once(tmp_pa
     names = [row["statistic"] for row in found["between_orders"]]
     assert {"reduction (lzma)", "reduction (zlib)"} <= {*names}
     assert sum(name.startswith("bigram_entropy") for name in names) == 1
+
+
+def test_a_prior_of_two_ngrams_has_two_reductions(tmp_path, capsys, unpainted):
+    runs = [write_run(tmp_path / name, name, 0.2 + 0.1 * n) for n, name in enumerate(NAMES[:3])]
+    rows = {name: (0.1 * n, {}) for n, name in enumerate(NAMES[:3])}
+    sizes = {str(g): {name: {"reduction": (3 - 2 * g) * n} for n, name in enumerate(NAMES[:3])} for g in (1, 2)}
+    prior = write_prior(tmp_path / "p.json", rows, ngram=[1, 2], by_ngram=sizes)
+    found = predict(capsys, *runs, "--prior", prior, "--out", tmp_path / "out")
+    told = [row_of(found, f"reduction[{ngram}-gram]")["spearman"]["value"] for ngram in (1, 2)]
+    assert told == [pytest.approx(1), pytest.approx(-1)]
+    assert "reduction" not in {row["statistic"] for row in found["between_orders"]}
 
 
 BAD = {
