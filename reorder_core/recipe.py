@@ -178,7 +178,7 @@ class _Reader:
         self._more_problems(further, facts)
         if named["backbone"] is not None:
             self.complaints.extend(ordering_complaints(named["backbone"].settings, 1 + len(further)))
-        self.complaints.extend(order_complaints(named["policy"], named["backbone"]))
+        self.complaints.extend(order_complaints(named["policy"], named["backbone"], self.catalogue))
         if self.complaints or not (head and patch and positions and training and facts):
             return None
         return Recipe(

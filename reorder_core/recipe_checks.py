@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from reorder_core.catalogue import Catalogue
 from reorder_core.errors import ReorderError
 from reorder_core.grid import Grid
 from reorder_core.recipe_parts import Part
 from reorder_core.recipe_sections import TrainingSection
 from reorder_core.recipe_source import Complaint
-from reorder_core.settings import DataFacts, DatasetSettings
+from reorder_core.settings import ComponentRef, DataFacts, DatasetSettings, Settings
 
 #: What the main run of a recipe with a policy is called, in the table and in the pictures.
 MAIN_RUN = "learned"
@@ -99,14 +100,23 @@ def one_order_a_batch(policy: str, backbone: str, orders: int) -> str:
     )
 
 
-def order_complaints(policy: Part | None, backbone: Part | None) -> Iterator[Complaint]:
-    """A policy that looks at the images (`reads_images` of its settings), with a backbone of several orders."""
-    if policy is None or backbone is None or not getattr(policy.settings, "reads_images", False):
+def order_complaints(policy: Part | None, backbone: Part | None, catalogue: Catalogue) -> Iterator[Complaint]:
+    """A policy that looks at the images, itself or one that it holds, with a backbone of several orders."""
+    if policy is None or backbone is None or not _reads_images(policy.settings, catalogue):
         return
     orders = getattr(backbone.settings, "orders_read", 1)
     if orders is not None and orders > 1:
         sentence = one_order_a_batch(policy.ref.name, backbone.ref.name, orders)
         yield Complaint(("policy", "name"), sentence.removeprefix("policy: "))
+
+
+def _reads_images(settings: object, catalogue: Catalogue) -> bool:
+    """`reads_images` of a policy's settings, or of those of a policy inside them."""
+    if getattr(settings, "reads_images", False):
+        return True
+    inside = [value for _, value in settings] if isinstance(settings, Settings) else []
+    held = [value for value in inside if isinstance(value, ComponentRef) and value.kind == "policy"]
+    return any(_reads_images(catalogue.settings(catalogue.find("policy", r.name), r.settings), catalogue) for r in held)
 
 
 def control_complaints(controls: Sequence[Part]) -> Iterator[Complaint]:

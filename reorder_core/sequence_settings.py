@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -61,6 +62,10 @@ class SequenceSettings(BetweenSettings):
     """dropout after the mixer and in the MLP"""
     weights: str | None = None
     """weights to start from: a file (safetensors or torch), or the folder of a run's checkpoint; left out: random"""
+
+    def facts_of(self, key: str, facts: RunFacts) -> Iterable[RunFacts]:
+        """What stands between the blocks is told how many there are."""
+        yield replace(facts, depth=self.depth) if key == "between" else facts
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         yield from super().problems(facts)

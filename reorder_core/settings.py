@@ -81,7 +81,8 @@ class DataFacts:
 class RunFacts:
     """What a component's settings are checked against before anything is built.
 
-    width: of the tokens that a component inside another one gets (a mixer in a backbone), where its holder says so.
+    width, depth: of the tokens that a component inside another one gets (a mixer in a backbone), and blocks of the
+    backbone that holds it, where its holder says so.
     """
 
     data: DataFacts
@@ -91,6 +92,7 @@ class RunFacts:
     positions: str
     training: Any = None
     width: int | None = None
+    depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Amortised(torch.nn.Module):
     prior_N: Tensor
     ramp_N: Tensor
     mean_N: Tensor
+    seen: Tensor
 
     def __init__(self, settings: AmortisedSettings, context: Context) -> None:
         super().__init__()
@@ -77,6 +78,7 @@ class Amortised(torch.nn.Module):
         self.register_buffer("prior_N", prior_N, persistent=False)
         self.register_buffer("ramp_N", ramp(prior_N, settings.spread), persistent=False)
         self.register_buffer("mean_N", torch.zeros(len(prior_N), dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
         with seeded(context.generator):
             self.scorer = Scorer(len(prior_N), context.width, settings.hidden, settings.scorer == "context")
 
@@ -133,7 +135,9 @@ class Amortised(torch.nn.Module):
         """REINFORCE: −Σ advantage · log p / (M · B), whose gradient is an unbiased estimate of −∇ mean reward.
         SoftSort: nothing is left to do, as the task's loss has reached the scorer through the soft order."""
         scores_BN = draw.aux.detach()
-        self.mean_N.lerp_((scores_BN - self.ramp_N).mean(0), 1.0 - _MEAN_DECAY)
+        self.seen.mul_(_MEAN_DECAY).add_(1.0 - _MEAN_DECAY)
+        # a running mean that starts without a bias towards 0, which is the prior
+        self.mean_N.lerp_((scores_BN - self.ramp_N).mean(0), float((1.0 - _MEAN_DECAY) / self.seen))
         if self.settings.estimator == "softsort":
             return PolicyStep(metrics=lambda: self._metrics(scores_BN))
         assert draw.log_prob_G is not None

@@ -66,6 +66,8 @@ class CurveBanditSettings(_ComparedOrders):
         yield from super().contradictions()
         if not self.curves:
             yield Problem("curves", "the prior alone leaves nothing to choose: name at least one curve")
+        if self.rule == "ucb" and self.step_size != type(self).model_fields["step_size"].default:
+            yield Problem("step_size", "only rule: gradient has preferences: leave it out")
         if len(set(self.variants)) < len(self.variants):
             yield Problem("variants", "a variant is named twice: keep one")
 

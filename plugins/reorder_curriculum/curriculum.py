@@ -95,11 +95,14 @@ class Curriculum(nn.Module):
         return Draw(perm_1N, torch.zeros(batch, dtype=torch.int64, device=perm_1N.device))
 
     def best(self, tokens_BND: Tensor | None = None) -> Tensor:
-        """The prior before the first update, the learner's best while it learns, then where the move stands.
+        """The prior before the first update, the learner's best while it learns, then where the move stands: int64 [N],
+        and [B, N] as long as a learner that looks at the images has the word and `tokens_BND` are shown.
 
         That is the end itself once the phase is over, and wherever the start is random.
         """
         if int(self.stage) == _WAITING:
+            if self.reads_tokens and tokens_BND is not None:
+                return self.prior_N.expand(len(tokens_BND), -1).clone()
             return self.prior_N.clone()
         if self.is_learning:
             best_N: Tensor = self.learner.best(tokens_BND)

@@ -67,7 +67,7 @@ class CurriculumSettings(PolicySettings):
                 "orders",
                 f"{self.orders} draws do not fit a batch of {facts.batch_size} images: give at most that many, or none",
             )
-        yield from self._too_long(facts.training)
+        yield from self._too_long(facts)
         yield from self.contradictions(facts.grid.size)
 
     def contradictions(self, patches: int) -> Iterable[Problem]:
@@ -83,14 +83,38 @@ class CurriculumSettings(PolicySettings):
             yield Problem("learner.prior", "a nested learner starts where the curriculum does: name it as policy.prior")
         if self.learner is not None and self.learner.name == "curriculum":
             yield Problem("learner", "a curriculum learns nothing itself: name the policy that it would hold")
+        yield from self._without_effect()
         if self.slots > 1 and self.path == "blend":
             yield Problem("slots", "a blend moves all slots at once: choose path: front or back, or leave it out")
         if self.slots > patches:
             yield Problem("slots", f"a sequence has {patches} slots, not {self.slots}: lower it")
 
-    def _too_long(self, training: object) -> Iterable[Problem]:
-        phases = getattr(training, "phases", None)
-        if phases is not None and phases.unit == self.unit and self.every > phases.learn > 0:
+    def _without_effect(self) -> Iterable[Problem]:
+        """Settings that would be accepted and do nothing."""
+        is_random = self.starts_from == "random_each_batch"
+        if self.orders is not None and not is_random:
             yield Problem(
-                "every", f"the phase has {phases.learn:g} {self.unit}, so that nothing would move: give less than that"
+                "orders", "only random orders are split into draws: leave it out, or start: random_each_batch"
+            )
+        if is_random and self.path != "blend":
+            yield Problem("path", "random orders have no way to the end, they get rarer: leave it out")
+        if isinstance(self.starts_from, ComponentRef) and self.starts_from == self.end:
+            yield Problem("end", "start and end are the same order, so nothing would move: name another end")
+        if self.learner is not None and self.learner.name == "uniform":
+            yield Problem("learner", "uniform learns nothing: name a policy that does, or start: random_each_batch")
+
+    def _too_long(self, facts: RunFacts) -> Iterable[Problem]:
+        phases = getattr(facts.training, "phases", None)
+        if phases is None or phases.learn <= 0:
+            return
+        learner = 0.0 if self.learner is None else self.learner_share
+        move = phases.learn * (1 - learner) * (1 - self.hold)
+        if phases.unit != self.unit:
+            per_epoch = getattr(facts.training, "steps_per_epoch", None) or (facts.data.train or 0) // facts.batch_size
+            if not per_epoch:
+                return
+            move = move / per_epoch if self.unit == "epochs" else move * per_epoch
+        if self.every > move:
+            yield Problem(
+                "every", f"the move has {move:g} {self.unit}, so that nothing would move: give less than that"
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
 
-from reorder_core import Settings
+from reorder_core import Problem, RunFacts, Settings
 
 
 class LayerShuffleSettings(Settings):
@@ -30,3 +31,10 @@ class DynamicReorderSettings(Settings):
     """how much more a patch must score than another to be moved from one end of the order to the other"""
     temperature: float = Field(default=0.1, gt=0)
     """of the soft order whose gradient teaches the scores (learn: order, both), in units of the scores"""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        """No block would be left to read the new order."""
+        if facts.depth is not None and self.after >= facts.depth:
+            yield Problem(
+                "after", f"of {facts.depth} blocks none would be left to read the new order: at most {facts.depth - 1}"
+            )

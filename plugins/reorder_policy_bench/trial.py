@@ -120,15 +120,14 @@ def run_trial(ref: ComponentRef, conditions: Conditions, seed: int, tick: Callab
     policy = built(ref, context)
     optimizer = _optimizer(policy)
     images = Images(conditions, problem, seed, IMAGES, WIDTH)
-    reads = bool(getattr(policy, "reads_tokens", False))
     watched = {*look_steps(conditions.steps)}
-    held_out_BND = images.embedded(conditions.batch) if reads else None
+    held_out_BND = images.embedded(conditions.batch) if _reads(policy) else None
     looks = [Look(0, 0.0, _reward_of_best(policy, problem, held_out_BND))]
     seconds, orders, samples = 0.0, 0, 0
     for step in range(conditions.steps):
         clock = Clock(step, max(1, IMAGES // conditions.batch), 0, conditions.steps, conditions.steps)
         index_B = images.next_batch()
-        tokens_BND = images.embedded(conditions.batch) if reads else None
+        tokens_BND = images.embedded(conditions.batch) if _reads(policy) else None
         started = time.perf_counter()
         draw = policy.draw(conditions.batch, tokens_BND, policy.temperature(clock))
         loss_MB, rated = _losses(draw, images, index_B)
@@ -174,10 +173,15 @@ def _learn(policy: Policy, optimizer: AdamW | None, draw: Draw, outcome: Outcome
     optimizer.zero_grad(set_to_none=True)
 
 
+def _reads(policy: Policy) -> bool:
+    """Whether it looks at the images now: a curriculum does as long as its learner has the word."""
+    return bool(getattr(policy, "reads_tokens", False))
+
+
 @torch.no_grad()
 def _reward_of_best(policy: Policy, problem: Planted, held_out_BND: Tensor | None) -> float:
     """Of a policy that looks at images the mean over images that it never learned from."""
-    if held_out_BND is None:
+    if held_out_BND is None or not _reads(policy):
         return float(problem.of_orders(policy.best()[None])[0])
     return float(problem.of_orders(policy.best(held_out_BND)).double().mean())
 

@@ -128,6 +128,8 @@ class ReinforceSettings(PolicySettings):
                 yield Problem(key, f"faithful: {self.faithful} fixes {key} to {_yaml(value)}: leave it out")
 
     def _update_problems(self) -> Iterable[Problem]:
+        if self.reuse == 1 and self.clip != type(self).model_fields["clip"].default:
+            yield Problem("clip", "with reuse: 1 every batch is used once and nothing is clipped: leave it out")
         if self.estimator == "rank" and self.baseline != "leave_one_out":
             yield Problem("estimator", "rank is a covariance within the batch: it needs baseline: leave_one_out")
         if self.estimator == "rank" and self.reuse > 1:

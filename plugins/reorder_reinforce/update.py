@@ -30,7 +30,9 @@ class PlainStep(torch.nn.Module):
         Where all advantages were 0 so far nothing moves.
         """
         parameters, rates = zip(*rated, strict=True)
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True)  # the draw's log-probabilities stay usable
+        # The draw's log-probabilities stay usable. At temperature 0 only the weights of curves are in the graph.
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
         with torch.no_grad():
             self.square.lerp_(advantage_K.square().mean().to(self.square), 1.0 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1.0 - self.decay)

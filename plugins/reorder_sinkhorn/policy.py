@@ -124,4 +124,5 @@ def gumbel_noise(size: int, generator: torch.Generator) -> Tensor:
 
 def entropy(soft: Tensor) -> Tensor:
     """Mean entropy of the rows of [..., N, N] in nats a slot: 0 for a permutation, log N where all is even."""
-    return torch.special.entr(soft).sum(-1).mean()
+    # an entry that has underflowed to 0 would have an infinite derivative
+    return torch.special.entr(soft.clamp(min=torch.finfo(soft.dtype).tiny)).sum(-1).mean()

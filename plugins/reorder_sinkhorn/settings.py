@@ -55,6 +55,15 @@ class GumbelSinkhornSettings(PolicySettings):
         for key in ("temperature", "final_temperature"):
             if (value := getattr(self, key)) <= 0:
                 yield Problem(key, f"a temperature divides the logits, so it must be above 0, not {value:g}")
+        if 0 < self.temperature < self.final_temperature:
+            yield Problem(
+                "final_temperature",
+                f"the temperature falls while the policy learns, so this must not be above {self.temperature:g}",
+            )
+        if self.orders > 1 and self.noise == 0:
+            yield Problem("orders", f"without noise all {self.orders} orders are the same: set noise, or use orders: 1")
+        if self.parametrisation == "full" and self.rank != type(self).model_fields["rank"].default:
+            yield Problem("rank", "only parametrisation: low_rank has a rank: leave it out")
         if self.final_iterations is not None and self.temperature == self.final_temperature:
             yield Problem(
                 "final_iterations",

@@ -61,7 +61,8 @@ def read_header(path: Path) -> Header:
         if found["format"] != FORMAT:
             raise ValueError(f"its format is {found['format']!r}")
         settings, figures = json.loads(found["settings"]), json.loads(found["figures"])
-        return Header(found["kind"], *(int(found[name]) for name in ("patch", "channels", "codes")), settings, figures)
+        patch, channels, codes = (int(found[name]) for name in ("patch", "channels", "codes"))
+        return Header(found["kind"], patch, channels, codes, settings, figures)
     except OSError as error:
         raise UsageError(
             f"the tokenizer {path} cannot be read ({error.strerror}): make one with `reorder tokenizer train`"

@@ -21,7 +21,7 @@ def nearest(points_MD: Tensor, codes_KD: Tensor) -> Tensor:
     """
     parts = []
     square_K = codes_KD.square().sum(dim=1)
-    for points in points_MD.split(_POINTS_AT_ONCE):
+    for points in torch.split(points_MD, _POINTS_AT_ONCE):
         size_MK = points.square().sum(dim=1, keepdim=True) + square_K
         distance_MK = size_MK - 2 * points @ codes_KD.T  # |z - e|²
         least_M1 = distance_MK.amin(dim=1, keepdim=True)

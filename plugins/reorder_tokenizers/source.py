@@ -62,7 +62,7 @@ def batches(source: Source, size: int, generator: torch.Generator | None = None)
     Batches of which no image can be read are left out.
     """
     number_I = torch.arange(len(source)) if generator is None else torch.randperm(len(source), generator=generator)
-    for part in number_I.split(size):
+    for part in torch.split(number_I, size):
         images_BCHW = source.read(part.tolist())
         if len(images_BCHW):
             yield images_BCHW

@@ -90,13 +90,14 @@ class Vqvae(Learned):
     def _codes_of(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.int64]:
         latent_BDhw = self.model.latents(torch.from_numpy(images_BCHW).to(self.device))
         code_M, _ = self.model.codebook(latent_BDhw.permute(0, 2, 3, 1).flatten(0, 2))
-        return code_M.view(len(images_BCHW), -1).cpu().numpy()
+        codes_BN: NDArray[np.int64] = code_M.view(len(images_BCHW), -1).cpu().numpy()
+        return codes_BN
 
     @torch.no_grad()
     def _drawn(self, codes_BN: NDArray[np.int64]) -> NDArray[np.float32]:
         grid = self.context.grid
         code_Bhw = torch.from_numpy(codes_BN).view(-1, grid.rows, grid.columns)
-        parts = [self.model.draw(part.to(self.device)).cpu() for part in code_Bhw.split(_CODES_AT_ONCE)]
+        parts = [self.model.draw(part.to(self.device)).cpu() for part in torch.split(code_Bhw, _CODES_AT_ONCE)]
         return torch.cat(parts).numpy()
 
     @torch.no_grad()
@@ -104,7 +105,7 @@ class Vqvae(Learned):
         """The middle patch of an image in which all patches have the code."""
         patch, start = self.context.patch, self.context.patch * (_AROUND // 2)
         code_K11 = torch.arange(self.codes)[:, None, None].expand(-1, _AROUND, _AROUND)
-        parts = [self.model.draw(part.to(self.device)).cpu() for part in code_K11.split(_CODES_AT_ONCE)]
+        parts = [self.model.draw(part.to(self.device)).cpu() for part in torch.split(code_K11, _CODES_AT_ONCE)]
         middle = torch.cat(parts)[:, :, start : start + patch, start : start + patch]
         return middle.clamp(0, 1).contiguous().numpy()
 

@@ -46,3 +46,8 @@ def command(
         f"{found.path}: {images} images to {list(found.outputs)}, in the order {opened.order_name}; "
         f"differs from the model by {found.difference:.1e}"
     )
+    if opened.recipe.policy is not None and getattr(opened.recipe.policy.settings, "reads_images", False):
+        click.echo(
+            f"note: the policy '{opened.recipe.policy.name}' gave each image an order of its own, and the run "
+            f"was rated so; the exported model reads all images in one, their mean order, in which it was not rated"
+        )

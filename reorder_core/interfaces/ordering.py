@@ -17,6 +17,7 @@ class Ordering(Protocol):
 
     An ordering that learns from data also has `fit(images, grid, generator) -> None`, called once before training
     with a NumPy array of images [n, channels, height, width]; its fitted order is saved in `order.json`.
+    One that chooses among other orderings may say which in `chosen: str`, for `order.json` and the table.
     """
 
     def permutation(self, grid: Grid) -> NDArray[np.int64]:

@@ -89,7 +89,7 @@ def build_parts(
     context = base_context(recipe, catalogue)
     assert context.generator is not None
     prior = prior_of(recipe)
-    order_N = permutation_of(prior, catalogue, context, dataset) if order_from is None else order_from(context)
+    order_N, chosen = fitted(prior, catalogue, context, dataset) if order_from is None else (order_from(context), "")
     made_by = order_name or str(catalogue.find(prior.kind, prior.name))
     permutation.validate(order_N, recipe.facts.grid.size, what=made_by)
     backbone = catalogue.build(recipe.backbone.ref, context)
@@ -112,7 +112,7 @@ def build_parts(
         grid=context.grid,
         dataset=dataset,
         order_N=np.asarray(order_N, dtype=np.int64),
-        order_name=order_name or prior.name,
+        order_name=order_name or (f"{prior.name} ({chosen})" if chosen else prior.name),
         policy=policy,
         learner=Learner(model, task),
         generator=context.generator,  # type: ignore[arg-type]
@@ -158,9 +158,16 @@ def prior_of(recipe: Recipe) -> ComponentRef:
 
 def permutation_of(ref: ComponentRef, catalogue: Catalogue, context: Context, dataset: Dataset) -> NDArray[np.int64]:
     """The order that an ordering gives on this grid, fitted first where it learns from data."""
+    return fitted(ref, catalogue, context, dataset)[0]
+
+
+def fitted(
+    ref: ComponentRef, catalogue: Catalogue, context: Context, dataset: Dataset
+) -> tuple[NDArray[np.int64], str]:
+    """`permutation_of`, and the name of the ordering that an ordering which chooses among others took (`chosen`)."""
     ordering = catalogue.build(ref, context)
     if hasattr(ordering, "fit"):
         indices = range(min(_FIT_IMAGES, len(dataset.train)))
         ordering.fit(dataset.train.load(list(indices), 0).images_BCHW.numpy(), context.grid, context.generator)
     order_N: NDArray[np.int64] = ordering.permutation(context.grid)
-    return order_N
+    return order_N, str(getattr(ordering, "chosen", ""))

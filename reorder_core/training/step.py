@@ -153,9 +153,19 @@ def _policy_step(t: Trainer, draw: Draw, loss_MB: Tensor, index_B: Tensor, logge
     if optimizer is not None:
         if step.loss is not None:
             step.loss.backward()  # type: ignore[no-untyped-call]
+        _require_finite_policy(t)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return found
+
+
+def _require_finite_policy(t: Trainer) -> None:
+    gradients = [parameter.grad for parameter in t.parts.policy.parameters() if parameter.grad is not None]
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        raise RunError(
+            f"the policy's gradient is not finite in step {t.step + 1}: lower its learning_rate, or raise its "
+            f"temperature"
+        )
 
 
 def _reduce_soft_gradients(t: Trainer) -> None:

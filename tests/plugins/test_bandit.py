@@ -364,6 +364,7 @@ def test_problems_say_what_to_do() -> None:
         assert "cannot be read in 5 of 4" in problems(settings_cls, orders=4, orders_per_image=5)["orders_per_image"]
     assert "name at least one curve" in problems(CurveBanditSettings, orders=4, curves=())["curves"]
     assert "named twice" in problems(CurveBanditSettings, orders=4, variants=("reverse", "reverse"))["variants"]
+    assert "only rule: gradient" in problems(CurveBanditSettings, orders=4, step_size=0.1)["step_size"]
     assert "even number" in problems(EvolutionSettings, orders=3)["orders"]
     assert problems(EvolutionSettings, orders=3, strategy="comma") == {}
 

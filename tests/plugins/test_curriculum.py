@@ -72,9 +72,18 @@ def run(made: Curriculum, steps: range, batch: int = 16, loss=None):
 # ------------------------------------------------------------------ the contract
 
 
-@each_case
+@pytest.mark.parametrize("chosen", [*CASES, {"learner": "amortised"}], ids=str)
 def test_keeps_the_contract(chosen: dict) -> None:
     check_policy(Curriculum, CurriculumSettings(**chosen), grid=Grid(3, 4), examples=3)
+
+
+def test_a_learner_that_looks_at_the_images_is_shown_them_from_the_first_validation_on() -> None:
+    prior_N = np.random.default_rng(1).permutation(GRID.size)
+    made = policy(prior_N, learner="amortised")
+    tokens_BND = torch.randn(3, GRID.size, 32)
+    assert made.reads_tokens
+    assert made.best(tokens_BND).tolist() == [prior_N.tolist()] * 3
+    assert made.best(None).tolist() == prior_N.tolist()
 
 
 def test_is_installed_under_its_name() -> None:
@@ -302,9 +311,14 @@ def test_problems_say_what_to_do() -> None:
     assert "policy.prior" in problems(learner={"name": "reinforce", "prior": "hilbert"})["learner.prior"]
     assert "learns nothing itself" in problems(learner="curriculum")["learner"]
     assert "path: front or back" in problems(slots=2)["slots"]
-    assert "4 slots, not 9" in problems(slots=9, path="front")["slots"]
+    assert "4 slots, not 9" in problems(slots=9, path="front", start="hilbert")["slots"]
     assert "nothing would move" in problems(every=3, unit="epochs")["every"]
     assert problems(every=30, unit="steps") == {}
+    assert "nothing would move" in problems(every=2, unit="epochs", learner="reinforce")["every"]
+    assert "only random orders" in problems(orders=2, start="hilbert")["orders"]
+    assert "get rarer" in problems(path="front")["path"]
+    assert "same order" in problems(start="hilbert", end="hilbert")["end"]
+    assert "learns nothing" in problems(learner="uniform")["learner"]
 
 
 def test_a_word_is_a_way_to_begin_and_a_mapping_an_ordering() -> None:
