@@ -1,8 +1,8 @@
 """Every policy against fixed orders and negative controls on the recipes of recipes/policies/, a cell a training.
 
 python benchmarks/study/policies.py run recipes/policies/digits_mamba.yaml --seeds 0 --out runs/study --jobs 2
-python benchmarks/study/policies.py run recipes/policies/cifar_mamba.yaml --seeds 0 1 2 3 4 --cells row_major spiral reinforce \
-    --static reinforce --out runs/study --set data.root=…
+python benchmarks/study/policies.py run recipes/policies/cifar_mamba.yaml --seeds 0 1 2 3 4 --cells row_major spiral \
+    reinforce --static reinforce --out runs/study --set data.root=…
 python benchmarks/study/policies.py table runs/study/digits_mamba --against row_major
 
 A cell that has a result is not run again, so that a broken study is taken up by the same command. Fixed orders are runs
