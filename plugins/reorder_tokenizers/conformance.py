@@ -27,8 +27,8 @@ def check_tokenizer(component: Buildable, settings: Given = None, *, images: int
     - `progress`, where it is called, never goes back and ends with everything done.
     - `tokens` gives int64 [B, N] in 0 … K-1, the same at every call, an image's whatever stands beside it, and none for
       none; it leaves the images as they are.
-    - Patches are numbered row by row: where one patch of a black image turns white, its own code changes. (Not asked
-      of a tokenizer with `needs_numbers`, which does not look at images.)
+    - Patches are numbered row by row: where one patch turns from dark to light or back, no other code changes more
+      often than its own. (Not asked of a tokenizer with `needs_numbers`, which does not look at images.)
     - Two that are built and fitted with the same seed give the same codes; no global random state is touched.
     - Images of another number of channels or of patches are refused with `UsageError`, and so are too few to learn
       from. `reconstruct`, where there is one, gives images of the same shape in [0, 1].
@@ -45,7 +45,7 @@ def check_tokenizer(component: Buildable, settings: Given = None, *, images: int
     )
     _check_calls(made, drawn_BCHW, codes_BN)
     if not _by_number(made):
-        _check_places(made, channels)
+        _check_places(made, drawn_BCHW)
         _check_refusals(made, where, channels)
     if hasattr(made, "reconstruct"):
         back_BCHW = made.reconstruct(drawn_BCHW)
@@ -121,25 +121,28 @@ def _check_calls(made: Any, images_BCHW: NDArray[np.float32], codes_BN: NDArray[
     require(_tokens(made, images_BCHW[:0]).shape == (0, _GRID.size), "no images must have no codes, [0, N]")
 
 
-def _check_places(made: Any, channels: int) -> None:
-    black_BCHW = np.zeros((_GRID.size, channels, _GRID.rows * _PATCH, _GRID.columns * _PATCH), np.float32)
-    spotted_BCHW = black_BCHW.copy()
+def _check_places(made: Any, images_BCHW: NDArray[np.float32]) -> None:
+    """A code may look around: what is asked is that no other changes more often than that of the changed patch."""
+    before_BN = _tokens(made, images_BCHW)
+    dark_BHW = images_BCHW.mean(axis=1) < 0.5
     for patch in range(_GRID.size):
         row, column, _ = _GRID.place(patch)
-        spotted_BCHW[patch, :, row * _PATCH : (row + 1) * _PATCH, column * _PATCH : (column + 1) * _PATCH] = 1
-    changed_NN = _tokens(made, spotted_BCHW) != _tokens(made, black_BCHW)
-    missed = [patch for patch in range(_GRID.size) if not changed_NN[patch, patch]]
-    require(
-        not missed,
-        f"patches must be numbered row by row: where patch {missed and missed[0]} turns white, its code must change",
-    )
+        place = (..., slice(row * _PATCH, (row + 1) * _PATCH), slice(column * _PATCH, (column + 1) * _PATCH))
+        changed_BCHW = images_BCHW.copy()
+        changed_BCHW[place] = np.where(dark_BHW[place].mean(axis=(1, 2)) > 0.5, 1, 0)[:, None, None, None]
+        often_N = (_tokens(made, changed_BCHW) != before_BN).mean(axis=0)
+        require(
+            often_N[patch] > 0 and often_N[patch] == often_N.max(),
+            f"patches must be numbered row by row: where patch {patch} changes between dark and light, its own code "
+            f"must change the most often, not that of patch {int(often_N.argmax())}",
+        )
 
 
 def _check_refusals(made: Any, where: Context, channels: int) -> None:
     height, width = _GRID.rows * _PATCH, _GRID.columns * _PATCH
     for shape in ((1, channels + 1, height, width), (1, channels, height + _PATCH, width)):
         wrong = np.zeros(shape, np.float32)
-        _require_refused(lambda wrong=wrong: made.tokens(wrong), f"images of shape {list(shape)}")  # type: ignore[misc]
+        _require_refused(lambda wrong=wrong: made.tokens(wrong), f"images of shape {list(shape)}")
 
 
 def _require_refused(call: Any, what: str) -> None:

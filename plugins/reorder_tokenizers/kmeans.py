@@ -64,14 +64,16 @@ class KMeans(Learned):
     def _codes_of(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.int64]:
         patches_BNP = torch.from_numpy(cut(images_BCHW, self.context.patch))
         code_M = nearest(patches_BNP.flatten(0, 1), self.centre_KP)
-        return code_M.view(patches_BNP.shape[:2]).numpy()
+        codes_BN: NDArray[np.int64] = code_M.view(patches_BNP.shape[:2]).numpy()
+        return codes_BN
 
     def _drawn(self, codes_BN: NDArray[np.int64]) -> NDArray[np.float32]:
         return joined(self.centre_KP.numpy()[codes_BN], self.context)
 
     def code_patches(self) -> NDArray[np.float32]:
         patch = self.context.patch
-        return np.clip(self.centre_KP.numpy(), 0, 1).reshape(self.codes, self.context.channels, patch, patch)
+        unit_KP: NDArray[np.float32] = np.clip(self.centre_KP.numpy(), 0, 1)
+        return unit_KP.reshape(self.codes, self.context.channels, patch, patch)
 
     def _state(self) -> dict[str, Tensor]:
         return {"centre": self.centre_KP}

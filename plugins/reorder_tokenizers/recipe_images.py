@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,13 @@ class _Raw:
         return np.concatenate(parts) if parts else np.zeros((0, 1, 1, 1), np.float32)
 
 
+class _Range(NamedTuple):
+    """The lowest value of each channel, and how far the highest lies above it, float32 [C, 1, 1]."""
+
+    low_C11: NDArray[np.float32]
+    span_C11: NDArray[np.float32]
+
+
 class SplitImages:
     """Each channel's lowest and highest value become 0 and 1; what lies outside is clipped.
 
@@ -55,7 +63,7 @@ class SplitImages:
     def __init__(self, split: Split, unreadable: Unreadable = "skip", range_of: SplitImages | None = None) -> None:
         self._raw = _Raw(split, unreadable)
         self.skipped = self._raw.skipped
-        self._low_C11, self._span_C11 = self._range() if range_of is None else (range_of._low_C11, range_of._span_C11)
+        self._range: _Range = self._found_range() if range_of is None else range_of._range
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -65,13 +73,14 @@ class SplitImages:
         images_BCHW = self._raw.read(numbers)
         if not len(images_BCHW):
             return images_BCHW
-        return np.clip((images_BCHW - self._low_C11) / self._span_C11, 0, 1).astype(np.float32, copy=False)
+        unit_BCHW: NDArray[np.float32] = (images_BCHW - self._range.low_C11) / self._range.span_C11
+        return np.clip(unit_BCHW, 0, 1).astype(np.float32, copy=False)
 
-    def _range(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _found_range(self) -> _Range:
         first = Part(self._raw, range(min(_LOOKED_AT, len(self._raw))))
         ends = [(part.min(axis=(0, 2, 3)), part.max(axis=(0, 2, 3))) for part in batches(first, _AT_ONCE)]
         if not ends:
             raise RunError(f"none of the first {len(first)} images can be read: look at the data set")
         low_C = np.min([low for low, _ in ends], axis=0)
         span_C = np.max([high for _, high in ends], axis=0) - low_C
-        return low_C[:, None, None], np.where(span_C > 0, span_C, 1).astype(np.float32)[:, None, None]
+        return _Range(low_C[:, None, None], np.where(span_C > 0, span_C, 1).astype(np.float32)[:, None, None])

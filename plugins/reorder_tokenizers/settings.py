@@ -69,13 +69,15 @@ class VqvaeSettings(LearnedSettings):
 
     epochs: int = Field(default=20, ge=1)
     """how often every image is read"""
+    batch_size: int = Field(default=16, ge=1)
+    """images a step; many small steps serve better than few large ones"""
     width: int = Field(default=64, ge=1)
     """channels of the convolutions"""
     depth: int = Field(default=2, ge=0)
     """residual blocks of the encoder, and of the decoder; with 0 a code depends on little more than its own patch"""
     code_width: int = Field(default=16, ge=1)
     """D, the length of a code's vector"""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Adam's; it falls to 0 along a cosine"""
     warm_up: float = Field(default=0.1, ge=0, lt=1)
     """the share of the steps, at the start, in which latents pass without the codebook"""
