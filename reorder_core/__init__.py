@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from reorder_core.interfaces.task import Task as Task
     from reorder_core.interfaces.task import TaskResult as TaskResult
     from reorder_core.layout import Layout as Layout
+    from reorder_core.saved import output_folder as output_folder
     from reorder_core.saved import write_json as write_json
     from reorder_core.saved import written_aside as written_aside
     from reorder_core.sequence import Block as Block
@@ -71,7 +72,7 @@ _HOMES = {
     "interfaces.policy": ("Clock", "Draw", "Outcome", "Policy", "PolicyStep"),
     "interfaces.task": ("Metrics", "Task", "TaskResult"),
     "layout": ("Layout",),
-    "saved": ("write_json", "written_aside"),
+    "saved": ("output_folder", "write_json", "written_aside"),
     "sequence": ("Block", "SequenceBackbone", "SequenceModel", "seeded"),
     "sequence_settings": ("SequenceSettings", "head_problems", "uneven_heads"),
     "settings": (

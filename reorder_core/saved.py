@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reorder_core.errors import RunError
+
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
@@ -25,6 +27,19 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """The folder that a command writes its results into, made where it is missing.
+
+    Raises `RunError` where it, or what is written in it, cannot be written: the work was done by then.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from reorder_core import ReorderError, RunError, write_json
+from reorder_core import ReorderError, output_folder, write_json
 from reorder_core.catalogue import Catalogue
 from reorder_policy_bench.admission import admitted
 from reorder_policy_bench.contenders import Contender, LeftOut, swept, taking_part
@@ -177,12 +177,9 @@ def _document(rows: Sequence[Row], left: Sequence[LeftOut], curves: bool) -> dic
 def _write(rows: Sequence[Row], left: Sequence[LeftOut], folder: Path) -> None:
     from reorder_policy_bench.picture import draw
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with output_folder(folder):
         write_json(folder / "policies.json", _document(rows, left, curves=True), indent=None)
         draw(rows, folder / "policies.png")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
 
 
 def _progress(console: Console) -> Progress:

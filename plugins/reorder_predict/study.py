@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import RunError, UsageError, write_json
+from reorder_core import UsageError, output_folder, write_json
 from reorder_core.opened import Opened, open_recipe
 from reorder_core.recipe import load_recipe
 from reorder_predict.between import Association, associations
@@ -155,16 +155,13 @@ def _within(
 def _write(findings: Findings, folder: Path) -> None:
     from reorder_predict.picture import draw_images, draw_model
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with output_folder(folder):
         write_json(folder / "predict.json", findings.as_json())
         for number, model in enumerate(findings.table.models):
             name = re.sub(r"[^\w.+-]+", "_", model).strip("_")
             draw_model(findings, model, folder / f"orders_{number + 1}_{name[:60]}.png")
         if findings.images:
             draw_images(findings.images, folder / "images.png")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
 
 
 def _progress(console: Console) -> Progress:

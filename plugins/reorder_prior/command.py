@@ -7,23 +7,12 @@ nothing written.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reorder_core import ReorderError, UsageError
-
-
-def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """`224` or `224x320` (height x width), in pixels."""
-    if value is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", value):
-        raise UsageError(f"--image-size {value}: write pixels, as 224 or 224x320 (height x width)")
-    height, _, width = value.partition("x")
-    return int(height), int(width or height)
+from reorder_core import ReorderError, UsageError, options
 
 
 @click.command("prior")
@@ -40,7 +29,7 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
 @click.option("--patch", type=click.IntRange(1), help="Side of a patch in pixels, with --data.")
 @click.option(
     "--image-size",
-    callback=_size,
+    callback=options.image_size,
     metavar="S|HxW",
     help="With --data: resize to cover this size, crop at the centre; by default images keep theirs, which must agree.",
 )

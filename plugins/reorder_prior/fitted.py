@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,32 +10,14 @@ from numpy.typing import NDArray
 
 from reorder_core import Context, Grid
 from reorder_core.catalogue import Catalogue
+from reorder_core.pixels import MemoryImages, UnitRange
 from reorder_prior.candidates import default_candidates, named_candidates
-from reorder_prior.images import Loaded, Map
 from reorder_prior.measure import Measure, run_measure
 from reorder_prior.ranking import Ranked, rank
 from reorder_prior.settings import CompressibilitySettings
-from reorder_prior.unit import UnitRange
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class MemoryImages:
-    """Images [B, C, H, W] in [0, 1] that lie in memory."""
-
-    label: str
-    context: Context
-    images_BCHW: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.images_BCHW)
-
-    def load(self, numbers: Sequence[int], mapping: Map = map) -> Loaded:
-        """The images with these numbers."""
-        number_B = np.asarray(numbers, dtype=np.int64)
-        return Loaded(self.images_BCHW[number_B], number_B)
 
 
 def ranking_of(
@@ -62,5 +42,5 @@ def ranking_of(
     if not tokenizer.fitted:
         tokenizer.fit(unit_BCHW)
     measure = Measure(candidates, grid, context.patch, tokenizer, compressor, (settings.ngram,), settings.together)
-    memory = MemoryImages("the training images", context, unit_BCHW)
+    memory = MemoryImages(unit_BCHW)
     return rank(measure, run_measure(measure, memory, range(len(memory)), 0, os.cpu_count() or 1)), len(memory)

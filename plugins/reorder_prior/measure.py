@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reorder_core import Grid, RunError
+from reorder_core.pixels import AT_ONCE, Loaded, Pixels, chunks
 from reorder_prior.candidates import Candidate
 from reorder_prior.columns import SUMMED, intensities, statistic_sums
-from reorder_prior.images import AT_ONCE, Images, Loaded, chunks
 from reorder_prior.packing import pack_rows
 from reorder_prior.tally import Tally
 
@@ -59,7 +59,7 @@ WHOLE = Share()
 
 def run_measure(
     measure: Measure,
-    images: Images,
+    images: Pixels,
     numbers: Sequence[int],
     seed: int,
     workers: int,
@@ -105,7 +105,7 @@ class _Block:
     statistics: list[list[Future[NDArray[np.float64]]]]
 
 
-def _begin(measure: Measure, images: Images, block: int, numbers: Sequence[int], pool: ThreadPoolExecutor) -> _Block:
+def _begin(measure: Measure, images: Pixels, block: int, numbers: Sequence[int], pool: ThreadPoolExecutor) -> _Block:
     """Read and tokenise a block, and hand its orders to the threads."""
     kept: list[NDArray[np.int64]] = []
     statistics: list[list[Future[NDArray[np.float64]]]] = []

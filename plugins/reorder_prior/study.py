@@ -11,12 +11,13 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import ComponentRef, RunError, write_json
+from reorder_core import ComponentRef, RunError, output_folder, write_json
 from reorder_core.catalogue import Catalogue
+from reorder_core.pixels import Unreadable
 from reorder_core.recipe import load_recipe
 from reorder_core.recipe_settings import plain
 from reorder_prior.candidates import default_candidates, named_candidates, parse_one, parse_orderings
-from reorder_prior.images import Images, RecipeImages, Unreadable, chosen_numbers, to_fit
+from reorder_prior.images import Images, chosen_numbers, to_fit
 from reorder_prior.measure import Measure, run_measure
 from reorder_prior.ranking import Finding, rank
 from reorder_prior.report import print_finding
@@ -61,7 +62,7 @@ def run_study(
     share = open_share()
     first = share.process == 0
     console = Console(stderr=as_json, quiet=not first)
-    source = _open(wanted, split, unreadable, seed, images)
+    source = _open(wanted, split, unreadable, seed)
     numbers = chosen_numbers(len(source), images, seed)
     try:
         with _progress(console, disable=not first) as progress:
@@ -85,16 +86,12 @@ def run_study(
     return 0
 
 
-def _open(
-    wanted: Wanted, split: Literal["train", "validation"], unreadable: Unreadable, seed: int, images: int | None
-) -> Images:
+def _open(wanted: Wanted, split: Literal["train", "validation"], unreadable: Unreadable, seed: int) -> Images:
     if wanted.recipe is not None:
-        return RecipeImages.open(load_recipe(wanted.recipe, wanted.overrides), split, unreadable)
-    from reorder_prior.folder import FolderImages
-
+        return Images.of_recipe(load_recipe(wanted.recipe, wanted.overrides), split, unreadable)
     assert wanted.data is not None
     assert wanted.patch is not None
-    return FolderImages.open(wanted.data, wanted.patch, wanted.image_size, unreadable, seed, images)
+    return Images.of_folder(wanted.data, wanted.patch, wanted.image_size, unreadable, seed)
 
 
 def _measure(
@@ -182,12 +179,9 @@ def _write(finding: Finding, file: Path | None, folder: Path | None) -> None:
     if folder is not None:
         from reorder_prior.picture import draw
 
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with output_folder(folder):
             write_json(folder / "prior.json", content, indent=None)
             draw(finding, folder / "prior.png")
-        except OSError as error:
-            raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
 
 
 def _progress(console: Console, disable: bool) -> Progress:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import Batch, ComponentRef, RunError, UsageError
+from reorder_core import Batch, ComponentRef, UsageError, output_folder, write_json
 from reorder_core.opened import Opened, open_run
 from reorder_saliency.correlation import Placed, chance, placed
 from reorder_saliency.measures import METHODS, maps, passes
@@ -221,14 +221,9 @@ def _group(
 def _write(study: Study, folder: Path) -> None:
     from reorder_saliency.picture import draw_classes, draw_saliency
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / "saliency.json.part"
-        aside.write_text(json.dumps(study.as_json(), indent=1), encoding="utf-8")
-        aside.replace(folder / "saliency.json")
+    with output_folder(folder):
+        write_json(folder / "saliency.json", study.as_json())
         draw_saliency(study, folder / "saliency.png")
         for each in study.measured:
             if each.classes:
                 draw_classes(study, each, folder / f"classes-{each.method}.png")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error

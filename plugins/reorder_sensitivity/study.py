@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import Batch, RunError, write_json
+from reorder_core import Batch, output_folder, write_json
 from reorder_core.opened import Opened, open_target
 from reorder_sensitivity.card import Card, card
 from reorder_sensitivity.forgetting import Retention, quarter_ratio, retention
@@ -165,13 +165,10 @@ def _folder(opened: Sequence[Opened], targets: Sequence[Path]) -> Path:
 def _write(findings: Sequence[Finding], folder: Path) -> None:
     from reorder_sensitivity.picture import draw_orders, draw_retention
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with output_folder(folder):
         write_json(folder / "sensitivity.json", [finding.as_json() for finding in findings])
         draw_orders(findings, folder / "orders.png")
         draw_retention(findings, folder / "retention.png")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
 
 
 def _progress(console: Console) -> Progress:

@@ -5,22 +5,12 @@ Exit codes: 0; 2 for whatever is found before anything was learned; 1 for what f
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reorder_core import UsageError
-
-
-def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", value):
-        raise UsageError(f"--image-size {value}: write pixels, as 224 or 224x320 (height x width)")
-    height, _x, width = value.partition("x")
-    return int(height), int(width or height)
+from reorder_core import UsageError, options
 
 
 @click.group("tokenizer")
@@ -41,7 +31,12 @@ def command() -> None:
 @click.option(
     "-s", "--setting", "chosen", multiple=True, metavar="KEY=VALUE", help="Any other setting of the tokenizer."
 )
-@click.option("--image-size", callback=_size, metavar="S|HxW", help="With --data: cover this size, crop at the centre.")
+@click.option(
+    "--image-size",
+    callback=options.image_size,
+    metavar="S|HxW",
+    help="With --data: cover this size, crop at the centre.",
+)
 @click.option("--images", type=click.IntRange(2), help="Learn from so many images, evenly spread; by default all.")
 @click.option(
     "--unreadable",

@@ -5,13 +5,18 @@ B images, C channels, H W pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from reorder_core import RunError
+from reorder_core.pixels import Pixels
 
 
 class Source(Protocol):
@@ -35,6 +40,26 @@ class MemoryImages:
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
         return self.images_BCHW[np.asarray(numbers, dtype=np.int64)]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The images of a folder or a split. skipped: those that could not be read, each once, however often tried."""
+
+    pixels: Pixels
+    skipped: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Raises `RunError` where not one of all images can be read."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            found = self.pixels.load(numbers, pool.map)
+        self.skipped.update({*map(int, numbers)} - {*found.number_B.tolist()})
+        if len(self.skipped) == len(self):
+            raise RunError(f"not one of {len(self)} images can be read: {found.skipped[0]}")
+        return found.images_BCHW
 
 
 @dataclass(frozen=True)

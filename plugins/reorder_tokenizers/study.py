@@ -18,14 +18,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from reorder_core import ComponentRef, Context, DataFacts, Grid, RunError, UsageError
 from reorder_core.catalogue import Catalogue
+from reorder_core.pixels import FolderImages, Size, SplitImages, Unreadable
 from reorder_core.recipe import load_recipe
 from reorder_core.recipe_yaml import read_yaml
-from reorder_tokenizers.folder import FolderImages, Size, Unreadable
 from reorder_tokenizers.learned import Learned
 from reorder_tokenizers.picture import IMAGES, draw
-from reorder_tokenizers.recipe_images import SplitImages
 from reorder_tokenizers.report import Figures, print_figures, psnr
-from reorder_tokenizers.source import Part, Source, evenly
+from reorder_tokenizers.source import Counted, Part, Source, evenly
 
 _KEPT_ASIDE = 20  # one image in so many of a folder takes no part in the training
 _MEASURED = 1024  # images whose reconstructions are measured, at most
@@ -51,7 +50,7 @@ class Opened:
     train: Source
     measured: Source
     held_out: bool
-    origins: tuple[FolderImages | SplitImages, ...]
+    origins: tuple[Counted, ...]
 
     @property
     def skipped(self) -> int:
@@ -128,8 +127,9 @@ def _open(wanted: Wanted, unreadable: Unreadable, seed: int | None, images: int 
     aside = numbers[_KEPT_ASIDE - 1 :: _KEPT_ASIDE]
     train = [number for place, number in enumerate(numbers) if (place + 1) % _KEPT_ASIDE]
     measured = aside or train
-    few = Part(folder, [measured[place] for place in evenly(len(measured), _MEASURED)])
-    return Opened(str(wanted.data), context, Part(folder, train), few, bool(aside), (folder,))
+    counted = Counted(folder)
+    few = Part(counted, [measured[place] for place in evenly(len(measured), _MEASURED)])
+    return Opened(str(wanted.data), context, Part(counted, train), few, bool(aside), (counted,))
 
 
 def _open_recipe(wanted: Wanted, unreadable: Unreadable, seed: int | None, images: int | None) -> Opened:
@@ -139,8 +139,8 @@ def _open_recipe(wanted: Wanted, unreadable: Unreadable, seed: int | None, image
     facts = recipe.facts
     context = _context(facts.data, wanted.patch or facts.patch, recipe.seed if seed is None else seed)
     dataset = context.resolve(recipe.data.ref)
-    train = SplitImages(dataset.train, unreadable)
-    validation = SplitImages(dataset.validation, unreadable, range_of=train)
+    split = SplitImages(dataset.train, unreadable)
+    train, validation = Counted(split), Counted(SplitImages(dataset.validation, unreadable, range_of=split))
     numbers = evenly(len(train), images or len(train))
     few = Part(validation, evenly(len(validation), _MEASURED))
     return Opened(recipe.data.ref.name, context, Part(train, numbers), few, True, (train, validation))

@@ -13,16 +13,16 @@ from reorder_prior.candidates import (
     parse_orderings,
 )
 from reorder_prior.columns import NAMES, intensities
-from reorder_prior.images import Loaded, chosen_numbers, to_fit
+from reorder_prior.images import chosen_numbers, to_fit
 from reorder_prior.measure import Measure, Share, run_measure
 from reorder_prior.ranking import Finding, rank
 from reorder_prior.shards import sum_of
 from reorder_prior.tally import Tally, merged
-from reorder_prior.unit import UnitRange
 
 from reorder_core import ComponentRef, Context, Grid, RunError, UsageError
 from reorder_core.catalogue import Catalogue
 from reorder_core.conformance import context as context_of
+from reorder_core.pixels import Loaded
 
 CODES = 64
 
@@ -241,17 +241,6 @@ def test_an_ordering_without_this_grid_is_an_error_when_it_was_asked_for(monkeyp
     assert "morton: left out, only powers of two" in notes
     with pytest.raises(UsageError, match="'morton' has no order on a grid of 4x4: only powers of two"):
         named_candidates(parse_orderings("morton"), Catalogue.load(), context_of("4x4"), list)
-
-
-def test_pixels_come_back_to_the_unit_range():
-    rng = np.random.default_rng(0)
-    pixels = rng.random((8, 3, 4, 4), dtype=np.float32)
-    pixels[0, :, 0, 0], pixels[1, :, 0, 0] = 0, 1
-    mean_C, std_C = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-    normalised = (pixels - mean_C[:, None, None]) / std_C[:, None, None]
-    unit = UnitRange.of([normalised[:4], normalised[4:]])
-    np.testing.assert_allclose(unit.apply(normalised), pixels, atol=1e-6)
-    assert (UnitRange.of([np.full((1, 1, 2, 2), 3, np.float32)]).apply(np.full((1, 1, 2, 2), 3, np.float32)) == 0).all()
 
 
 def test_the_intensity_of_a_patch_is_its_mean():

@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from reorder_tokenizers.folder import FolderImages
 from reorder_tokenizers.header import read_header
 from reorder_tokenizers.picture import sheet
-from reorder_tokenizers.recipe_images import SplitImages
 from sklearn.datasets import load_digits
 
-from reorder_core import Batch, RunError
 from reorder_core.cli.main import main
 
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
@@ -171,90 +168,6 @@ def test_images_alike_have_a_codebook_that_collapsed(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "warning: only 1 of 8 codes are used" in printed
     assert "no error at all" in printed or "dB" in printed
-
-
-class TestFolder:
-    def test_reads_sorted_paths_in_colour_or_grey(self, folder, tmp_path):
-        found = FolderImages(folder)
-        assert (len(found), found.size, found.channels) == (60, (8, 8), 1)
-        assert found.paths == sorted(found.paths)
-        images_BCHW = found.read([3, 0])
-        with Image.open(found.paths[3]) as picture:
-            np.testing.assert_allclose(images_BCHW[0, 0], np.asarray(picture) / 255, atol=1e-6)
-        colours = tmp_path / "colours"
-        colours.mkdir()
-        Image.new("RGB", (6, 4), (255, 0, 51)).save(colours / "a.png")
-        Image.new("L", (6, 4), 255).save(colours / "b.PNG")
-        Image.new("P", (6, 4)).save(colours / "c.gif")
-        found = FolderImages(colours)
-        assert (found.channels, found.size, len(found)) == (3, (4, 6), 3)
-        np.testing.assert_allclose(found.read([0])[0, :, 0, 0], [1, 0, 0.2], atol=1e-6)
-        assert found.read([1, 2]).shape == (2, 3, 4, 6)
-
-    def test_sixteen_bits_and_a_resize(self, tmp_path):
-        Image.fromarray(np.full((4, 8), 65535, np.uint16)).save(tmp_path / "a.png")
-        found = FolderImages(tmp_path, resize=(6, 3))
-        images_BCHW = found.read([0])
-        assert images_BCHW.shape == (1, 1, 6, 3)
-        assert images_BCHW.min() == 1
-
-    def test_a_link_that_leads_back_up_ends(self, folder):
-        (folder / "nested" / "again").symlink_to(folder, target_is_directory=True)
-        assert len(FolderImages(folder)) == 60
-
-    def test_another_size_behind_those_that_were_looked_at(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("reorder_tokenizers.folder._LOOKED_AT", 2)
-        for number in range(5):
-            Image.new("L", (8, 8 + (number == 1))).save(tmp_path / f"{number}.png")
-        found = FolderImages(tmp_path)
-        with pytest.raises(RunError, match=r"1\.png has 9x8 pixels and others have 8x8"):
-            found.read([1])
-
-    def test_no_image_that_can_be_read(self, tmp_path):
-        """Its header can, so that it is found out when it is read."""
-        whole = tmp_path / "a.png"
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8)).save(whole)
-        whole.write_bytes(whole.read_bytes()[:100])
-        with pytest.raises(RunError, match="not one of 1 images"):
-            FolderImages(tmp_path).read([0])
-
-
-class Normalised:
-    """A split whose images go from -2 to 6 in one channel, and are constant in the other; some cannot be read."""
-
-    def __init__(self, bad=()):
-        self.bad = set(bad)
-
-    def __len__(self):
-        return 20
-
-    def load(self, indices, epoch):
-        import torch
-
-        if self.bad & set(indices):
-            raise RunError("an image cannot be read")
-        number_B = torch.tensor(indices, dtype=torch.float32)
-        ramp_B = -2 + 8 * number_B / 19
-        images_BCHW = torch.stack([ramp_B, torch.full_like(ramp_B, 3.0)], dim=1)[:, :, None, None].expand(-1, -1, 2, 2)
-        return Batch(images_BCHW, number_B, number_B)
-
-
-class TestRecipeImages:
-    def test_are_brought_to_the_range_of_their_channel(self):
-        found = SplitImages(Normalised())
-        images_BCHW = found.read([0, 19, 1])
-        np.testing.assert_allclose(images_BCHW[:, 0, 0, 0], [0, 1, 1 / 19], rtol=1e-5)
-        assert (images_BCHW[:, 1] == 0).all()
-        assert found.read([5]).dtype == np.float32
-
-    def test_are_skipped_or_stop(self):
-        found = SplitImages(Normalised(bad=[3, 4]))
-        assert len(found.read([2, 3, 4, 5])) == 2
-        assert found.skipped == {3, 4}
-        with pytest.raises(RunError):
-            SplitImages(Normalised(bad=[3]), "stop")
-        with pytest.raises(RunError, match="not one of 20 images can be read"):
-            SplitImages(Normalised(bad=range(20)))
 
 
 def test_a_sheet_has_lines_between_its_images():

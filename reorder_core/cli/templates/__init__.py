@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 
+from reorder_core.distribution import distribution
+
 
 @dataclass(frozen=True, slots=True)
 class _Words:
@@ -19,15 +21,8 @@ class _Words:
 
 
 def _distribution(words: _Words, name: str) -> dict[str, str]:
-    """The files of one distribution; their texts stand in the folder of this module, with $WORDS to fill in."""
-    texts = files(__name__)
-    camel = "".join(part.capitalize() for part in name.split("_"))
-    blanks = {
-        "$DISTRIBUTION": f"reorder-{name.replace('_', '-')}",
-        "$PACKAGE": f"reorder_{name}",
-        "$CLASS": f"{camel}{words.kind.capitalize()}",
-        "$SETTINGS": f"{camel}Settings",
-        "$NAME": name,
+    """Of one of the core's own kinds; the texts stand in the folder of this module."""
+    filled = {
         "$KIND": words.kind,
         "$SUMMARY": words.summary,
         "$IMPORTS": words.base,
@@ -36,23 +31,7 @@ def _distribution(words: _Words, name: str) -> dict[str, str]:
         "$FIELD": words.setting,
         "$USE": words.use.replace("$NAME", name),
     }
-
-    def filled(text: str) -> str:
-        for blank, value in blanks.items():
-            text = text.replace(blank, value)
-        return text
-
-    source = f"src/reorder_{name}"
-    layout = {
-        "pyproject.toml": "pyproject.txt",
-        "README.md": "readme.txt",
-        f"{source}/__init__.py": "init.txt",
-        f"{source}/plugin.py": "plugin.txt",
-        f"{source}/settings.py": "settings.txt",
-        f"{source}/{words.kind}.py": f"{words.kind}.txt",
-        f"tests/test_{name}.py": "test.txt",
-    }
-    return {path: filled((texts / text).read_text(encoding="utf-8")) for path, text in layout.items()}
+    return distribution(words.kind, name, files(__name__), filled)
 
 
 def ordering(name: str) -> dict[str, str]:
