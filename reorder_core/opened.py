@@ -21,7 +21,7 @@ from reorder_core.catalogue import Catalogue
 from reorder_core.errors import UsageError
 from reorder_core.grid import Grid
 from reorder_core.interfaces.context import Context
-from reorder_core.interfaces.dataset import Batch, Dataset, Split
+from reorder_core.interfaces.dataset import Batch, Dataset, Split, evenly
 from reorder_core.interfaces.task import Task
 from reorder_core.model import Model
 from reorder_core.recipe import Recipe, load_recipe
@@ -56,12 +56,12 @@ class Opened:
         return self.model.grid
 
     def batches(self, split: Split, images: int, batch_size: int = 64) -> Iterator[Batch]:
-        """The first `images` images of a split, in batches on the device, without augmentation by the task."""
+        """`images` of a split, evenly spread over it, in batches on the device, as its first epoch shows them."""
         from reorder_core.training.evaluate import to_device
 
-        count = min(images, len(split))
-        for start in range(0, count, batch_size):
-            yield to_device(split.load(range(start, min(start + batch_size, count)), 0), self.device)
+        numbers = evenly(len(split), images)
+        for start in range(0, len(numbers), batch_size):
+            yield to_device(split.load(numbers[start : start + batch_size], 0), self.device)
 
     def order_of(self, ref: ComponentRef) -> NDArray[np.int64]:
         """The order that an ordering gives on this grid, fitted to the data where it learns from them."""

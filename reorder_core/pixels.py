@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from reorder_core.errors import RunError, UsageError
-from reorder_core.interfaces.dataset import Split
+from reorder_core.interfaces.dataset import Split, evenly
 
 Size = tuple[int, int]  # height, width
 Unreadable = Literal["skip", "stop"]
@@ -192,7 +192,7 @@ class UnitRange:
 class SplitImages:
     """The images of a split as its first epoch shows them, brought to [0, 1] by `UnitRange`.
 
-    range_of: the split whose first images give the range, this one where left out. Raises `UsageError` where none of
+    range_of: the split whose images, evenly spread, give the range, this one where left out. Raises `UsageError` where none of
     them can be read.
     """
 
@@ -222,10 +222,10 @@ class SplitImages:
         return joined([self._raw([number]) for number in numbers])
 
     def _found_range(self) -> UnitRange:
-        first = range(min(_RANGE, len(self.split)))
-        readable = [each.images_BCHW for part in chunks(first, AT_ONCE) if len(each := self._raw(part))]
+        some = evenly(len(self.split), _RANGE)
+        readable = [each.images_BCHW for part in chunks(some, AT_ONCE) if len(each := self._raw(part))]
         if not readable:
-            raise UsageError(f"none of the first {len(first)} images can be read: look at the data set")
+            raise UsageError(f"none of {len(some)} images can be read: look at the data set")
         return UnitRange.of(readable)
 
 

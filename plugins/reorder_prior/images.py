@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from reorder_core import Context, DataFacts, Grid, UsageError
 from reorder_core.catalogue import Catalogue
+from reorder_core.interfaces.dataset import evenly
 from reorder_core.pixels import (
     AT_ONCE,
     FolderImages,
@@ -82,9 +83,9 @@ def chosen_numbers(images: int, wanted: int | None, seed: int) -> Sequence[int]:
 
 
 def to_fit(images: Images, numbers: Sequence[int]) -> NDArray[np.float32]:
-    """The images that a component may learn from: the first of those measured, [B, C, H, W]. Read at each call."""
-    few = numbers[:FIT_IMAGES]
+    """The images that a component may learn from: some of those measured, evenly spread, [B, C, H, W]. Read each call."""
+    few = [numbers[place] for place in evenly(len(numbers), FIT_IMAGES)]
     found = joined([images.load(part) for part in chunks(few, AT_ONCE)])
     if not len(found):
-        raise UsageError(f"{images.label}: none of the first {len(few)} images can be read: {found.skipped[0]}")
+        raise UsageError(f"{images.label}: none of {len(few)} images can be read: {found.skipped[0]}")
     return found.images_BCHW

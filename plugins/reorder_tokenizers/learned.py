@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reorder_core import Context, UsageError, written_aside
+from reorder_core.interfaces.dataset import evenly
 from reorder_tokenizers.header import Header, read_header
 from reorder_tokenizers.interface import Progress
 from reorder_tokenizers.patches import checked
 from reorder_tokenizers.settings import LearnedSettings
-from reorder_tokenizers.source import MemoryImages, Part, Source, batches, evenly
+from reorder_tokenizers.source import MemoryImages, Part, Source, batches
 from reorder_tokenizers.usage import Usage
 
 _IMAGES_AT_ONCE = 256

@@ -76,11 +76,6 @@ class Part:
         return self.source.read([int(self.numbers[number]) for number in numbers])
 
 
-def evenly(count: int, wanted: int) -> Sequence[int]:
-    """`wanted` of the numbers 0 … count - 1, evenly spread; all of them where there are no more."""
-    return range(count) if wanted >= count else [int(each) for each in np.linspace(0, count - 1, wanted).round()]
-
-
 def batches(source: Source, size: int, generator: torch.Generator | None = None) -> Iterator[NDArray[np.float32]]:
     """Every image once, `size` at a time: in an order drawn from the generator, or as they come.
 

@@ -18,13 +18,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from reorder_core import ComponentRef, Context, DataFacts, Grid, RunError, UsageError
 from reorder_core.catalogue import Catalogue
+from reorder_core.interfaces.dataset import evenly
 from reorder_core.pixels import FolderImages, Size, SplitImages, Unreadable
 from reorder_core.recipe import load_recipe
 from reorder_core.recipe_yaml import read_yaml
 from reorder_tokenizers.learned import Learned
 from reorder_tokenizers.picture import IMAGES, draw
 from reorder_tokenizers.report import Figures, print_figures, psnr
-from reorder_tokenizers.source import Counted, Part, Source, evenly
+from reorder_tokenizers.source import Counted, Part, Source
 
 _KEPT_ASIDE = 20  # one image in so many of a folder takes no part in the training
 _MEASURED = 1024  # images whose reconstructions are measured, at most

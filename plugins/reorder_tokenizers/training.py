@@ -15,9 +15,10 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from reorder_core import RunError
+from reorder_core.interfaces.dataset import evenly
 from reorder_tokenizers.interface import Progress
 from reorder_tokenizers.settings import VqvaeSettings
-from reorder_tokenizers.source import Source, batches, evenly
+from reorder_tokenizers.source import Source, batches
 
 if TYPE_CHECKING:
     from reorder_tokenizers.vqvae import Autoencoder

@@ -30,6 +30,14 @@ class Batch:
         return int(self.images_BCHW.shape[0])
 
 
+def evenly(count: int, wanted: int) -> Sequence[int]:
+    """`wanted` of the numbers 0 … count - 1, evenly spread and ascending; all of them where there are no more.
+
+    Data sets lie on disk class by class: their first images are of one class.
+    """
+    return range(count) if wanted >= count else [place * count // wanted for place in range(wanted)]
+
+
 @runtime_checkable
 class Split(Protocol):
     """One split. Augmentation is a pure function of (seed, epoch, index), so that a resume sees the same pixels."""

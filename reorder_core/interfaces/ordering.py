@@ -16,7 +16,8 @@ class Ordering(Protocol):
     """`perm[slot] = patch`: the order in which a sequence model reads the patches of a grid.
 
     An ordering that learns from data also has `fit(images, grid, generator) -> None`, called once before training
-    with a NumPy array of images [n, channels, height, width]; its fitted order is saved in `order.json`.
+    with a NumPy array of images [n, channels, height, width], evenly spread over the training split; its fitted order
+    is saved in `order.json`.
     One that chooses among other orderings may say which in `chosen: str`, for `order.json` and the table.
     """
 

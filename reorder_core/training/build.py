@@ -15,7 +15,7 @@ from reorder_core import permutation
 from reorder_core.errors import UsageError
 from reorder_core.grid import Grid
 from reorder_core.interfaces.context import Context
-from reorder_core.interfaces.dataset import Batch, Dataset
+from reorder_core.interfaces.dataset import Batch, Dataset, evenly
 from reorder_core.interfaces.task import Task, TaskResult
 from reorder_core.model import Model, Order
 from reorder_core.recipe_checks import one_order_a_batch
@@ -167,7 +167,7 @@ def fitted(
     """`permutation_of`, and the name of the ordering that an ordering which chooses among others took (`chosen`)."""
     ordering = catalogue.build(ref, context)
     if hasattr(ordering, "fit"):
-        indices = range(min(_FIT_IMAGES, len(dataset.train)))
+        indices = evenly(len(dataset.train), _FIT_IMAGES)
         ordering.fit(dataset.train.load(list(indices), 0).images_BCHW.numpy(), context.grid, context.generator)
     order_N: NDArray[np.int64] = ordering.permutation(context.grid)
     return order_N, str(getattr(ordering, "chosen", ""))

@@ -120,5 +120,5 @@ class TestRecipeImages:
         assert len(loaded.skipped) == 2
         with pytest.raises(RunError):
             SplitImages(Normalised(bad=[3]), "stop")
-        with pytest.raises(UsageError, match="none of the first 20 images can be read"):
+        with pytest.raises(UsageError, match="none of 20 images can be read"):
             SplitImages(Normalised(bad=range(20)))
