@@ -48,12 +48,10 @@ class PriorTable:
 
 
 def matches(order: Order, ordering: str, permutation_N: NDArray[np.int64] | None) -> bool:
-    """Whether a row of a prior table is about this order: by permutation; by name where the row's is not known."""
-    if order.learned:
-        return False
+    """Whether a row of a prior table is about this order: by its permutations; by name where the row's is not known."""
     if permutation_N is None:
         return order.name == ordering
-    return bool(np.array_equal(order.orders_KN[0], permutation_N))
+    return all(np.array_equal(order_N, permutation_N) for order_N in order.orders_KN)
 
 
 def permutation_of(ordering: str, grid: Grid) -> NDArray[np.int64] | None:
@@ -93,11 +91,23 @@ def read_prior(path: Path, table: Table, patch: int) -> PriorTable:
             f"{path} is about a grid of {grid} patches of {size} pixels and the runs read {table.grid} of {patch}: "
             f"make the prior from a recipe of these runs"
         )
-    if data != table.data:
+    if not is_of(data, saved.get("folder"), table):
+        about = f"{data}" + (f" ({saved['folder']})" if saved.get("folder") and saved["folder"] != data else "")
         raise UsageError(
-            f"{path} is about the data set '{data}' and the runs are on '{table.data}': give the prior of their data"
+            f"{path} is about the data set '{about}' and the runs are on '{table.data}': make it with "
+            f"`reorder prior RUN/recipe.yaml --write {path}`"
         )
     return PriorTable(path, source, rows, orders)
+
+
+def is_of(data: str, folder: str | None, table: Table) -> bool:
+    """Whether a prior of this data set, or of the images in this folder, is about the data of the runs."""
+    root = table.root
+    if folder is None or root is None:
+        return data == table.data
+    below = Path(folder).expanduser().resolve()
+    whole = Path(root).expanduser().resolve()
+    return below == whole or whole in below.parents
 
 
 def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

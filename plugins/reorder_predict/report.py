@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reorder_predict.between import Association
+from reorder_predict.between import ALPHA, Association
 from reorder_predict.correlation import Estimate
 from reorder_predict.within import Likeness
 
@@ -53,7 +53,11 @@ def _of_transfer(findings: Findings) -> str:
         return "leave one model out: no statistic is known of three orders of two models"
     if best.r2 <= 0:
         return f"leave one model out: nothing predicts an unseen model better than the mean (best: {_r2(best)})"
-    return f"leave one model out: best is {_r2(best)}, chosen among {len(tried)}; the mean has R2 0"
+    told = f"best is {_r2(best)} (the mean: 0), chosen among {len(tried)}"
+    if findings.chance is None or findings.chance >= ALPHA:
+        chance = "" if findings.chance is None else f", as good in {findings.chance:.0%} of shuffles of the statistics"
+        return f"leave one model out: the evidence is too thin; {told}{chance}"
+    return f"leave one model out: {told}, as good in {findings.chance:.1%} of shuffles of the statistics"
 
 
 def _r2(each: object) -> str:
@@ -61,12 +65,13 @@ def _r2(each: object) -> str:
 
 
 def _of_images(model: str, rows: Sequence[Likeness]) -> str:
-    own = [row for row in rows if row.model == model]
+    own = [row for row in rows if row.model == model and "(" not in row.verdict]  # those held to all controls
     counts = {said: sum(row.verdict.startswith(said) for row in own) for said in ("alike is better", "alike is worse")}
     rest = len(own) - sum(counts.values())
     return (
         f"{model}: images whose consecutive patches are more alike do better in {counts['alike is better']}, worse in "
-        f"{counts['alike is worse']} and neither in {rest} of {len(own)} orders, other things equal"
+        f"{counts['alike is worse']} and neither in {rest} of {len(own)} orders, "
+        f"with class, contrast and row-by-row variation held fixed"
     )
 
 
@@ -142,7 +147,7 @@ def _transfer(findings: Findings) -> Table:
 def _images(rows: Sequence[Likeness]) -> Table:
     shown = Table(
         title="Within the data set: an image's variation along the order against its score",
-        caption="partial and log-odds: variation row by row and contrast held fixed",
+        caption="partial and log-odds: variation row by row, contrast and class held fixed",
         title_justify="left",
         caption_justify="left",
     )
@@ -150,7 +155,6 @@ def _images(rows: Sequence[Likeness]) -> Table:
         shown.add_column(heading, justify="left" if heading in ("model", "order", "verdict") else "right")
     for row in rows:
         slope = "" if row.slope is None else f"{row.slope.value:+.2f} [{row.slope.low:+.2f}, {row.slope.high:+.2f}]"
-        corrected = "" if row.corrected is None else f"{row.corrected:.2g}"
         style = "dim" if row.verdict.startswith("no") else "green"
         shown.add_row(
             row.model,
@@ -158,7 +162,7 @@ def _images(rows: Sequence[Likeness]) -> Table:
             _show(row.spearman),
             _show(row.partial),
             slope,
-            corrected,
+            f"{row.corrected:.2g}",
             Text(row.verdict, style=style),
         )
     return shown

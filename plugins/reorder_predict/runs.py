@@ -60,7 +60,7 @@ def read_runs(folders: Sequence[Path], fixed_only: bool = False) -> tuple[list[F
     """All runs in these folders with their controls, and a sentence for each one that was left out.
 
     fixed_only: leave out learned orders.
-    Raises `UsageError` for a folder that holds no finished run, and where no run is left.
+    Raises `UsageError` for a folder that holds no run, and where no finished one is left.
     """
     found: list[Finished] = []
     notes: list[str] = []
@@ -90,9 +90,8 @@ def _places(folder: Path, notes: list[str]) -> Iterator[tuple[Path, Path | None]
         hint = f": did you mean {inside[-1]}?" if inside else ": give the folder that holds recipe.yaml and result.json"
         raise UsageError(f"{folder} is no folder of a run{hint}")
     if not (folder / "result.json").is_file():
-        raise UsageError(
-            f"the run {folder} is not finished: continue it with `reorder run … --resume`, or leave it out"
-        )
+        notes.append(f"{folder} is left out: the run is not finished, continue it with `reorder run … --resume`")
+        return
     yield folder, None
     for control in sorted((folder / "controls").glob("*/recipe.yaml")):
         if (control.parent / "result.json").is_file():
@@ -164,6 +163,11 @@ def _order(
     they are one entry, and their statistics are averaged.
     """
     policy = recipe.get("policy")
+    taught = _taught_file(recipe) if policy is None else None
+    if taught is not None:
+        made = f"{name} of an order" if name != "file" else "an order"
+        name = f"{made} that {taught} learned ({Path(recipe['ordering']['path']).name})"
+        return json.dumps([name], sort_keys=True), name, {"file": taught}
     derived = policy is None and above is not None and name in _OF_LEARNED
     teacher = above if derived else policy
     if teacher is None:
@@ -174,6 +178,21 @@ def _order(
         how["from"] = str(provenance["initial_order"])
     name = f"{name if derived else 'learned'} ({teacher['name']})"
     return json.dumps([name, how], sort_keys=True), name, how
+
+
+def _taught_file(recipe: Mapping[str, Any]) -> str | None:
+    """The policy that learned the saved order which this run reads; None where no policy did, or the file is gone."""
+    ordering = recipe.get("ordering")
+    while isinstance(ordering, Mapping) and isinstance(ordering.get("of"), Mapping):
+        ordering = ordering["of"]
+    if not isinstance(ordering, Mapping) or ordering.get("name") != "file":
+        return None
+    try:
+        saved = json.loads(Path(str(ordering["path"])).expanduser().read_text(encoding="utf-8"))
+        policy = saved["provenance"]["policy"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if policy is None else str(policy)
 
 
 def _model(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,14 +21,16 @@ from reorder_predict.report import print_findings, summary
 from reorder_predict.runs import Finished, read_runs
 from reorder_predict.statistics import Columns, all_statistics
 from reorder_predict.table import Table, build_table
-from reorder_predict.transfer import Transfer, transfers
+from reorder_predict.transfer import Transfer, by_chance, transfers
 from reorder_predict.variation import measure
 from reorder_predict.within import Likeness, likeness
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found. columns: statistic -> order -> value. images: None where the question was left out."""
+    """What was found. columns: statistic -> order -> value. images: None where the question was left out. chance: of
+    the best leave-one-model-out regression, how often shuffled statistics do as well.
+    """
 
     table: Table
     columns: Columns
@@ -36,6 +38,7 @@ class Findings:
     transfer: list[Transfer]
     images: list[Likeness] | None
     notes: list[str]
+    chance: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, as `predict.json` has them."""
@@ -59,6 +62,7 @@ class Findings:
             "table": cells,
             "between_orders": [row.as_json() for row in self.between],
             "leave_one_model_out": [each.as_json() for each in self.transfer],
+            "leave_one_model_out_by_chance": self.chance,
             "within_images": None if self.images is None else [row.as_json() for row in self.images],
             "summary": summary(self),
             "notes": self.notes,
@@ -92,7 +96,9 @@ def run_study(
         images = None
         if opened is not None:
             images = _within(opened, table, resamples, seed, batch_size, notes, progress)
-    findings = Findings(table, columns, between, transfers(table, columns), images, [*dict.fromkeys(notes)])
+    told = transfers(table, columns)
+    chance = by_chance(table, columns, told, seed)
+    findings = Findings(table, columns, between, told, images, [*dict.fromkeys(notes)], chance)
     folder = out or Path("runs") / "predict" / re.sub(r"[^\w.+-]", "_", table.data)
     _write(findings, folder)
     if as_json:

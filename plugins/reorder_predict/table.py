@@ -57,9 +57,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """All cells; `of(model)` are those of one model, in the same succession of orders."""
+    """All cells; `of(model)` are those of one model, in the same succession of orders. root: of a folder of images."""
 
     data: str
+    root: str | None
     grid: Grid
     metric: str
     models: tuple[str, ...]
@@ -94,6 +95,7 @@ def build_table(runs: Sequence[Finished], notes: list[str]) -> Table:
     cells = _with_spread(cells, notes)
     return Table(
         data=str(runs[0].data["name"]),
+        root=runs[0].data.get("root"),
         grid=runs[0].grid,
         metric=runs[0].metric,
         models=tuple(dict.fromkeys(cell.model for cell in cells)),

@@ -20,6 +20,7 @@ from reorder_predict.table import Cell, Table
 ALL = "all statistics"
 ELSEWHERE = "the order's mean in the other models"
 MEAN = "mean"
+_SHUFFLES = 199
 _RIDGE = 1.0  # penalty on standardised statistics, where several are fitted to few orders
 
 
@@ -69,6 +70,32 @@ def transfers(table: Table, columns: Columns) -> list[Transfer]:
     if len(columns) > 1:
         found.append(_leave_out(ALL, _rows(table, columns), _regression))
     return [each for each in found if each is not None]
+
+
+def by_chance(table: Table, columns: Columns, found: Sequence[Transfer], seed: int) -> float | None:
+    """How often the best of all regressions does as well where the statistics are dealt to the orders at random.
+
+    The models share orders, whose statistics are the same in training and in test, so that a regression with many of
+    them learns the orders by heart: its R2 is no evidence by itself. None where there is nothing to compare.
+    """
+    best = _best(found, columns)
+    if best is None:
+        return None
+    rng = np.random.default_rng(seed)
+    as_good = 0
+    for _ in range(_SHUFFLES):
+        dealt = {}
+        names = sorted({name for column in columns.values() for name in column})
+        other = dict(zip(names, rng.permutation(names).tolist(), strict=True))
+        for statistic, column in columns.items():
+            dealt[statistic] = {name: column[other[name]] for name in names if other[name] in column}
+        told = _best(transfers(table, dealt), columns)
+        as_good += told is not None and told >= best
+    return (1 + as_good) / (1 + _SHUFFLES)
+
+
+def _best(found: Sequence[Transfer], columns: Columns) -> float | None:
+    return max((each.r2 for each in found if each.predictor in (ALL, *columns)), default=None)
 
 
 Row = tuple[Cell, Sequence[float]]

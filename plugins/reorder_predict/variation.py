@@ -22,11 +22,14 @@ _CELLS_AT_ONCE = 8_000_000  # differences held at a time: 32 MB
 
 @dataclass(frozen=True)
 class Variation:
-    """Of every image. along_OS: along each order; row_major_S: row by row; contrast_S: its pixels' deviation."""
+    """Of every image. along_OS: along each order; row_major_S: row by row; contrast_S: its pixels' deviation; class_S:
+    the number of its class, None where the target is none.
+    """
 
     along_OS: NDArray[np.float64]
     row_major_S: NDArray[np.float64]
     contrast_S: NDArray[np.float64]
+    class_S: NDArray[np.int64] | None = None
 
 
 def measure(
@@ -44,14 +47,22 @@ def measure(
     """
     row_major_1N = np.arange(opened.grid.size)[None]
     first_E, second_E, share_EO = _pairs([*orders_OKN, row_major_1N])
-    along, contrast = [], []
+    along, contrast, classes = [], [], []
     for batch in opened.batches(opened.dataset.validation, images, batch_size):
         patches_BNP = cut(batch.images_BCHW, opened.grid)
         along.append(_differences(patches_BNP, first_E, second_E) @ share_EO)
         contrast.append(patches_BNP.double().flatten(1).std(dim=1, correction=0).cpu().numpy())
+        classes.append(_class_B(batch.target))
         tick(len(batch))
     along_SO = np.concatenate(along)
-    return Variation(along_SO[:, :-1].T, along_SO[:, -1], np.concatenate(contrast))
+    known = [each for each in classes if each is not None]
+    class_S = np.concatenate(known) if known and len(known) == len(classes) else None
+    return Variation(along_SO[:, :-1].T, along_SO[:, -1], np.concatenate(contrast), class_S)
+
+
+def _class_B(target: object) -> NDArray[np.int64] | None:
+    is_class = isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
+    return target.cpu().numpy().astype(np.int64) if is_class else None
 
 
 def cut(images_BCHW: Tensor, grid: Grid) -> Tensor:

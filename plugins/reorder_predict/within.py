@@ -6,12 +6,12 @@ S images, V variables, R resamples.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from reorder_predict.between import ALPHA
 from reorder_predict.correlation import Estimate, holm
@@ -22,13 +22,17 @@ from reorder_predict.variation import Variation
 _CELLS_AT_ONCE = 4_000_000  # counts of a resample held at a time
 _ROW_BY_ROW = "variation row by row"
 _SAME = 1e-6  # share of a variable that its controls leave over, below which it is one of them
+_TOO_LITTLE = 0.1  # share left over, below which nothing is said: what is left is mostly rounding of the controls
+_CLASSES = 50  # of more classes the logistic regression is left out
 
 
 @dataclass(frozen=True)
 class Likeness:
     """One model in one order. spearman: of an image's variation along the order with its score; partial: the same with
-    `controls` held fixed (ranks); slope: log-odds for one deviation of variation, controls held fixed, None where
-    scores are no shares or the fit does not settle. corrected: the slope's p after Holm over all rows.
+    `controls` held fixed (ranks; the class, where images have one, among them); slope: log-odds for one deviation of
+    variation, controls held fixed, None where scores are no shares, the fit does not settle or classes are too many.
+    left_over: the share of the variation's rank variance that the controls do not explain. p: of `partial`, by its
+    bootstrap error; corrected: after Holm over all rows.
     """
 
     model: str
@@ -39,13 +43,17 @@ class Likeness:
     spearman: Estimate
     partial: Estimate
     slope: Slope | None
-    corrected: float | None = None
+    left_over: float
+    p: float
+    corrected: float = 1.0
 
     @property
     def verdict(self) -> str:
         """About images that vary *less* along the order, with the controls held fixed."""
         agrees = self.slope is None or (self.slope.value > 0) == (self.partial.value > 0)
-        sure = self.corrected is None or self.corrected < ALPHA
+        if self.left_over < _TOO_LITTLE:
+            return "no verdict: the controls say nearly the same"
+        sure = self.corrected < ALPHA
         if self.partial.excludes_zero and agrees and sure:
             said = "alike is better" if self.partial.value < 0 else "alike is worse"
             return said if _ROW_BY_ROW in self.controls else f"{said} (contrast held fixed only)"
@@ -61,6 +69,8 @@ class Likeness:
             "spearman": self.spearman.as_json(),
             "partial": self.partial.as_json(),
             "slope": None if self.slope is None else asdict(self.slope),
+            "left_over": self.left_over,
+            "p": self.p,
             "p_holm": self.corrected,
             "verdict": self.verdict,
         }
@@ -84,11 +94,8 @@ def likeness(
         else:
             rows.append(_row(cell, along_S, variation, resamples, seed))
         tick()
-    fitted = [number for number, row in enumerate(rows) if row.slope is not None]
-    corrected = holm([rows[number].slope.p for number in fitted])  # type: ignore[union-attr]
-    for number, p in zip(fitted, corrected, strict=True):
-        rows[number] = Likeness(**{**rows[number].__dict__, "corrected": p})
-    return rows
+    corrected = holm([row.p for row in rows])
+    return [replace(row, corrected=p) for row, p in zip(rows, corrected, strict=True)]
 
 
 def _row(cell: Cell, along_S: NDArray[np.float64], variation: Variation, resamples: int, seed: int) -> Likeness:
@@ -100,18 +107,45 @@ def _row(cell: Cell, along_S: NDArray[np.float64], variation: Variation, resampl
             np.ptp(value_S) > 0 and _left_over(ranks_SV) > _SAME
         ):  # row by row, the first control is the variation itself
             held[name] = value_S
-    score_S = cell.good_S
-    rho, partial = partial_spearman([along_S, score_S, *held.values()], resamples, np.random.default_rng(seed))
+    score_S, class_S = cell.good_S, variation.class_S
+    rng = np.random.default_rng(seed)
+    rho, partial = partial_spearman([along_S, score_S, *held.values()], resamples, rng, class_S)
     slope = None
-    if score_S.min() >= 0 and score_S.max() <= 1:
-        slope = logistic_slope(score_S, np.column_stack([along_S, *held.values()]))
-    return Likeness(cell.model, cell.order.name, len(score_S), len(cell.runs), tuple(held), rho, partial, slope)
+    if score_S.min() >= 0 and score_S.max() <= 1 and (class_S is None or class_S.max() < _CLASSES):
+        slope = logistic_slope(score_S, np.column_stack([along_S, *held.values(), _dummies(class_S, len(score_S))]))
+    left_over = _left_over(_without_class(_ranks([along_S, *held.values()]), class_S))
+    error = (partial.high - partial.low) / (2 * norm.ppf(0.975))
+    p = float(2 * norm.sf(abs(partial.value) / error)) if error > 0 else 1.0
+    controls = (*held, *(() if class_S is None else ("class",)))
+    return Likeness(
+        cell.model, cell.order.name, len(score_S), len(cell.runs), controls, rho, partial, slope, left_over, p
+    )
+
+
+def _dummies(class_S: NDArray[np.int64] | None, images: int) -> NDArray[np.float64]:
+    """A column for every class but the first that occurs, [S, classes - 1]."""
+    if class_S is None:
+        return np.zeros((images, 0))
+    return (class_S[:, None] == np.unique(class_S)[1:]).astype(np.float64)
+
+
+def _without_class(ranks_SV: NDArray[np.float64], class_S: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Each variable less its mean in the image's class: what a regression on the class leaves over."""
+    if class_S is None:
+        return ranks_SV
+    _, number_S, count_K = np.unique(class_S, return_inverse=True, return_counts=True)
+    sum_KV = np.zeros((len(count_K), ranks_SV.shape[1]))
+    np.add.at(sum_KV, number_S, ranks_SV)
+    return ranks_SV - (sum_KV / count_K[:, None])[number_S]
 
 
 def partial_spearman(
-    variables: Sequence[NDArray[np.float64]], resamples: int, rng: np.random.Generator
+    variables: Sequence[NDArray[np.float64]],
+    resamples: int,
+    rng: np.random.Generator,
+    class_S: NDArray[np.int64] | None = None,
 ) -> tuple[Estimate, Estimate]:
-    """Spearman's rho of the first two variables, and their partial one with the others held fixed, over images.
+    """Spearman's rho of the first two variables, and their partial one with the others, and the class, held fixed.
 
     Percentile bootstrap over images. The ranks are those of the whole sample, so that a resample is a weighing of its
     moments: with hundreds of images the ranks of a resample are these up to its sampling error.
@@ -119,14 +153,17 @@ def partial_spearman(
     ranks_SV = _ranks(variables)
     S, V = ranks_SV.shape
     first, second = np.triu_indices(V)
-    moments_SM = np.column_stack([ranks_SV, ranks_SV[:, first] * ranks_SV[:, second]])
+    plain_S2 = ranks_SV[:, :2]
+    fixed_SV = _without_class(ranks_SV, class_S)
+    moments_SM = np.column_stack([fixed_SV, fixed_SV[:, first] * fixed_SV[:, second]])
+    plain_SM = np.column_stack([plain_S2, plain_S2[:, [0, 0, 1]] * plain_S2[:, [0, 1, 1]]])
     at_once = max(1, _CELLS_AT_ONCE // S)
-    found = [_both(moments_SM.mean(axis=0)[None], V)]
+    rho, partial = [_both(plain_SM.mean(axis=0)[None], 2)[0]], [_both(moments_SM.mean(axis=0)[None], V)[1]]
     for start in range(0, resamples, at_once):
         count_RS = rng.multinomial(S, np.full(S, 1 / S), size=min(at_once, resamples - start))
-        found.append(_both(count_RS @ moments_SM / S, V))
-    rho_R, partial_R = np.concatenate(found, axis=1)
-    return _estimate(rho_R), _estimate(partial_R)
+        rho.append(_both(count_RS @ plain_SM / S, 2)[0])
+        partial.append(_both(count_RS @ moments_SM / S, V)[1])
+    return _estimate(np.concatenate(rho)), _estimate(np.concatenate(partial))
 
 
 def _both(moments_RM: NDArray[np.float64], V: int) -> NDArray[np.float64]:

@@ -35,11 +35,15 @@ FIT_IMAGES = 1024  # as many as a run shows to an ordering that learns from data
 
 @dataclass(frozen=True)
 class Images:
-    """Numbered images of one size. label: the data set's name, or the folder. context: to build components in."""
+    """Numbered images of one size. label: the data set's name, or the folder. context: to build components in.
+
+    folder: where they lie, where they are files of a folder.
+    """
 
     label: str
     context: Context
     pixels: Pixels
+    folder: Path | None = None
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, split: Literal["train", "validation"], unreadable: Unreadable) -> Images:
@@ -47,14 +51,17 @@ class Images:
         facts = recipe.facts
         context = _context(facts.grid, facts.patch, facts.data, recipe.seed)
         dataset = context.resolve(recipe.data.ref)
-        return cls(recipe.data.name, context, SplitImages(getattr(dataset, split), unreadable))
+        root = getattr(recipe.data.settings, "root", None)
+        folder = None if root is None else Path(root).expanduser().resolve()
+        return cls(recipe.data.name, context, SplitImages(getattr(dataset, split), unreadable), folder)
 
     @classmethod
     def of_folder(cls, root: Path, patch: int, size: Size | None, unreadable: Unreadable, seed: int) -> Images:
         """Every picture below the folder. Raises `UsageError` also for a patch that does not divide them."""
         folder = FolderImages(root, size, unreadable)
         data = DataFacts(*folder.size, folder.channels, train=len(folder))
-        return cls(str(root), _context(Grid.of_image(*folder.size, patch), patch, data, seed), folder)
+        context = _context(Grid.of_image(*folder.size, patch), patch, data, seed)
+        return cls(str(root), context, folder, root.resolve())
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -83,7 +90,7 @@ def chosen_numbers(images: int, wanted: int | None, seed: int) -> Sequence[int]:
 
 
 def to_fit(images: Images, numbers: Sequence[int]) -> NDArray[np.float32]:
-    """The images that a component may learn from: some of those measured, evenly spread, [B, C, H, W]. Read each call."""
+    """The images that a component may learn from: some of those measured, evenly spread. Read at each call."""
     few = [numbers[place] for place in evenly(len(numbers), FIT_IMAGES)]
     found = joined([images.load(part) for part in chunks(few, AT_ONCE)])
     if not len(found):

@@ -98,7 +98,7 @@ def _ranked(measure: Measure, tally: Tally, order: int, winner: int, above: int)
 
 @dataclass(frozen=True)
 class Finding:
-    """A ranking and what it was made of. notes: what was left out, and why."""
+    """A ranking and what it was made of. notes: what was left out, and why. folder: of images that are files."""
 
     data: str
     measure: Measure
@@ -107,6 +107,7 @@ class Finding:
     ranking: Sequence[Ranked]
     tally: Tally
     notes: Sequence[str] = ()
+    folder: str | None = None
 
     @property
     def is_stored(self) -> bool:
@@ -118,6 +119,7 @@ class Finding:
         grid, tally = self.measure.grid, self.tally
         document: dict[str, Any] = {
             "data": self.data,
+            "folder": self.folder,
             "images": tally.images,
             "skipped": tally.skipped,
             "grid": [grid.rows, grid.columns],

@@ -75,7 +75,8 @@ def run_study(
     if not tally.images:
         raise RunError(f"{source.label}: none of {tally.skipped} images could be read: look at the first of them")
     described = (_described(ref, catalogue) for ref in parts)
-    finding = Finding(source.label, measure, *described, rank(measure, tally), tally, notes)
+    folder = None if source.folder is None else str(source.folder)
+    finding = Finding(source.label, measure, *described, rank(measure, tally), tally, notes, folder)
     _write(finding, wanted.write, out)
     if as_json:
         import json

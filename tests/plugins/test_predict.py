@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from reorder_predict.correlation import correlate, holm, kendall, permutation_p, spearman
 from reorder_predict.picture import places
 from reorder_predict.statistics import order_statistics
@@ -225,11 +226,51 @@ def test_a_prior_of_two_ngrams_has_two_reductions(tmp_path, capsys, unpainted):
     assert "reduction" not in {row["statistic"] for row in found["between_orders"]}
 
 
+def test_an_unfinished_run_among_finished_ones_is_left_out_with_a_note(tmp_path, capsys, unpainted):
+    runs = [write_run(tmp_path / name, name, 0.2 + 0.1 * n) for n, name in enumerate(NAMES[:4])]
+    (runs[3] / "result.json").unlink()
+    found = predict(capsys, *runs, "--out", tmp_path / "out")
+    assert len(found["table"]) == 3
+    assert any("the run is not finished" in note for note in found["notes"])
+
+
+def test_a_saved_order_that_a_policy_learned_is_no_fixed_order(tmp_path, capsys, unpainted):
+    saved = write_run(tmp_path / "taught", "hilbert", 0.2)
+    order = json.loads((saved / "order.json").read_text())
+    order["provenance"]["policy"] = "reinforce"
+    (tmp_path / "learned.json").write_text(json.dumps(order))
+    runs = [write_run(tmp_path / name, name, 0.3 + 0.1 * n) for n, name in enumerate(NAMES[:3])]
+    file = write_run(tmp_path / "file", "spiral", 0.9)
+    recipe = (file / "recipe.yaml").read_text()
+    changed = yaml.safe_load(recipe) | {"ordering": {"name": "file", "path": str(tmp_path / "learned.json")}}
+    (file / "recipe.yaml").write_text(yaml.safe_dump(changed))
+    found = predict(capsys, *runs, file, "--out", tmp_path / "out")
+    (learned,) = (row["order"] for row in found["table"] if row["learned"])
+    assert "that reinforce learned (learned.json)" in learned
+    found = predict(capsys, *runs, file, "--fixed-only", "--out", tmp_path / "out")
+    assert len(found["table"]) == 3
+
+
+def test_regressions_that_chance_equals_are_no_evidence(tmp_path, capsys, unpainted):
+    """Two models like the same orders, for no reason that a statistic knows."""
+    values = [0.5, 0.2, 0.7, 0.3, 0.6, 0.4]
+    runs = [
+        write_run(tmp_path / f"{width}{name}", name, value, changes=[f"backbone.width={width}"])
+        for width in (16, 32)
+        for name, value in zip(NAMES, values, strict=False)
+    ]
+    found = predict(capsys, *runs, "--out", tmp_path / "out")
+    chance = found["leave_one_model_out_by_chance"]
+    assert 0.05 < chance <= 1
+    (said,) = (line for line in found["summary"] if line.startswith("leave one model out"))
+    assert "too thin" in said or "nothing predicts" in said
+
+
 BAD = {
     "nothing there": ("nowhere", "nowhere: there is no such run"),
     "no run": ("{tmp}/empty", "is no folder of a run: give the folder that holds recipe.yaml and result.json"),
     "above runs": ("{tmp}/study", "is no folder of a run: did you mean"),
-    "unfinished": ("{tmp}/unfinished", "is not finished: continue it with `reorder run … --resume`"),
+    "unfinished": ("{tmp}/unfinished", "the run is not finished, continue it with `reorder run … --resume`"),
     "broken": ("{tmp}/broken", "cannot be read"),
     "other data": ("{tmp}/study/0 {tmp}/other", "data.train is 256 in"),
     "one order": ("{tmp}/study/0", "the model mamba has run in one order only, and a correlation needs three"),

@@ -69,8 +69,8 @@ def test_planted_likeness_is_found_and_noise_is_not(images, tmp_path, capsys):
     assert rows["column_major"]["verdict"] == "alike is better"
     assert rows["column_major"]["partial"]["high"] < -0.3
     assert rows["column_major"]["slope"]["high"] < 0
-    assert rows["column_major"]["controls"] == ["variation row by row", "contrast"]
-    assert rows["snake"]["verdict"] == "no difference shown"
+    assert rows["column_major"]["controls"] == ["variation row by row", "contrast", "class"]
+    assert rows["snake"]["verdict"].startswith("no verdict"), "a snake varies as rows do"
     assert "row_major" not in rows
     assert any("row_major: all images have the same score" in note for note in found["notes"])
     assert (out / "images.png").read_bytes()[:4] == b"\x89PNG"
@@ -91,8 +91,8 @@ def test_row_by_row_only_the_contrast_is_held_fixed_and_tables_are_printed(image
         for each in json.loads((tmp_path / "out" / "predict.json").read_text())["within_images"]
         if each["order"] == "row_major"
     )
-    assert row["controls"] == ["contrast"]
-    assert row["verdict"] == "alike is worse (contrast held fixed only)" or row["slope"] is None
+    assert row["controls"] == ["contrast", "class"]
+    assert row["verdict"] == "alike is worse (contrast held fixed only)"
 
 
 def test_scores_of_another_split_are_refused(tmp_path, capsys):
@@ -102,6 +102,18 @@ def test_scores_of_another_split_are_refused(tmp_path, capsys):
     ]
     assert main(["predict", *map(str, folders)]) == 2
     assert "has 120 validation images now and the runs have scores of 77" in capsys.readouterr().err
+
+
+def test_what_is_only_the_class_is_no_likeness():
+    """Classes differ in variation and in how often they are right; within a class there is nothing."""
+    rng = np.random.default_rng(0)
+    class_S = rng.integers(0, 5, 2000)
+    x_S, y_S = class_S + rng.normal(size=2000), class_S + rng.normal(size=2000)
+    rho, without = partial_spearman([x_S, y_S], 300, np.random.default_rng(1))
+    _, within = partial_spearman([x_S, y_S], 300, np.random.default_rng(1), class_S)
+    assert rho.low > 0.5
+    assert without.low > 0.5
+    assert within.low < 0 < within.high
 
 
 def test_partial_correlation_is_that_of_residuals():
