@@ -192,8 +192,8 @@ class UnitRange:
 class SplitImages:
     """The images of a split as its first epoch shows them, brought to [0, 1] by `UnitRange`.
 
-    range_of: the split whose images, evenly spread, give the range, this one where left out. Raises `UsageError` where none of
-    them can be read.
+    range_of: the split whose images, evenly spread, give the range, this one where left out. Raises `UsageError` where
+    none of them can be read.
     """
 
     def __init__(self, split: Split, unreadable: Unreadable = "skip", range_of: SplitImages | None = None) -> None:
