@@ -69,7 +69,7 @@ class MemoryImages:
 class FolderImages:
     """The images below a folder, nested or not, numbered by their sorted paths. Hidden files and folders are left out.
 
-    size: (height, width) of all. channels: 1 where the first image is grey, else 3; the others are converted.
+    size: (height, width) of all. channels: 1 where all images looked at are grey, else 3; the others are converted.
     Raises `UsageError` for a folder that is not there or holds no image that can be read, and for sizes that differ
     without `resize`, which covers (height, width) and crops at the centre.
     """
@@ -116,15 +116,16 @@ class FolderImages:
     def _look(self) -> tuple[Size, int]:
         """((height, width), channels) by the headers of some images, evenly spread, the first one among them."""
         size: Size | None = None
-        channels = 3
+        channels = 1
         for path in self.paths[:: max(1, len(self.paths) // _HEADERS)]:
             try:
                 with Image.open(path) as picture:
                     found, mode = (picture.height, picture.width), picture.mode
             except _UNREADABLE:
                 continue  # met again when it is read, and answered as the setting says
+            channels = channels if mode in _GREY else 3
             if size is None:
-                size, channels = found, 1 if mode in _GREY else 3
+                size = found
             elif found != size and self.resize is None:
                 raise UsageError(_differ(path, found, size))
         if size is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +11,10 @@ from reorder_core import Context, Grid
 from reorder_core.catalogue import Catalogue
 from reorder_core.pixels import MemoryImages, UnitRange
 from reorder_prior.candidates import default_candidates, named_candidates
-from reorder_prior.measure import Measure, run_measure
+from reorder_prior.measure import Measure, fit_where_needed, run_measure
 from reorder_prior.ranking import Ranked, rank
 from reorder_prior.settings import CompressibilitySettings
+from reorder_prior.shards import cores
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +39,7 @@ def ranking_of(
     else:
         candidates = named_candidates(settings.orderings, catalogue, context, lambda: unit_BCHW)
     tokenizer, compressor = context.resolve(settings.tokenizer), context.resolve(settings.compressor)
-    if not tokenizer.fitted:
-        tokenizer.fit(unit_BCHW)
+    fit_where_needed(tokenizer, lambda: unit_BCHW)
     measure = Measure(candidates, grid, context.patch, tokenizer, compressor, (settings.ngram,), settings.together)
     memory = MemoryImages(unit_BCHW)
-    return rank(measure, run_measure(measure, memory, range(len(memory)), 0, os.cpu_count() or 1)), len(memory)
+    return rank(measure, run_measure(measure, memory, range(len(memory)), 0, cores())), len(memory)

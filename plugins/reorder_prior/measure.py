@@ -57,6 +57,14 @@ class Share:
 WHOLE = Share()
 
 
+def fit_where_needed(
+    tokenizer: Any, images: Callable[[], Any], report: Callable[[int, int], None] | None = None
+) -> None:
+    """Fit a tokenizer that was not, by itself or by a file of weights, fitted before."""
+    if not tokenizer.fitted:
+        tokenizer.fit(images(), report)
+
+
 def run_measure(
     measure: Measure,
     images: Pixels,
@@ -66,7 +74,7 @@ def run_measure(
     tick: Callable[[int], None] | None = None,
     share: Share = WHOLE,
 ) -> Tally:
-    """Measure the images with these numbers (those of this share); memory does not grow with them.
+    """Measure the images with these numbers (those of this share), a few blocks of them at a time.
 
     The calling thread reads and tokenises, `workers` threads order, pack, compress and count. tick: told how many
     images are done since it was last called. Raises `RunError` for codes that do not fit the grid.

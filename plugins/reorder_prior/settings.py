@@ -18,7 +18,7 @@ else:
     TokenizerRef, CompressorRef = Ref["tokenizer"], Ref["compressor"]
 
 
-_DEFAULT = {"orderings": None, "ngram": 1, "together": 1}
+_UNIFORM, _LZMA = ComponentRef("tokenizer", "uniform"), ComponentRef("compressor", "lzma")
 
 
 class CompressibilitySettings(Settings):
@@ -28,9 +28,9 @@ class CompressibilitySettings(Settings):
     """winner: the most compressible order; loser: the least, since models may like that better"""
     orderings: tuple[OrderingRef, ...] | None = None
     """the orderings to choose from; left out: all that need no settings and do not learn from data"""
-    tokenizer: TokenizerRef = ComponentRef("tokenizer", "uniform")
+    tokenizer: TokenizerRef = _UNIFORM
     """what turns patches into codes"""
-    compressor: CompressorRef = ComponentRef("compressor", "lzma")
+    compressor: CompressorRef = _LZMA
     """what compresses the codes of an image"""
     ngram: Literal[1, 2] = 1
     """1: each code is a symbol; 2: each pair of codes that follow each other"""
@@ -38,7 +38,7 @@ class CompressibilitySettings(Settings):
     """how many images are compressed as one stream; 1: each alone. A few dozen codes alone hardly repeat: raise it"""
     ranking: Path | None = None
     """a ranking saved by `reorder prior --write`, from the working directory: taken instead of measuring the training
-    images, so that only `pick` goes with it: `tokenizer` and `compressor` are not built"""
+    images, so that only `pick` goes with it"""
 
     @field_validator("orderings")
     @classmethod
@@ -47,11 +47,15 @@ class CompressibilitySettings(Settings):
             raise ValueError("an empty list leaves no order to choose: name orderings, or leave the setting out")
         if given is not None and any(each.name == "compressibility" for each in given):
             raise ValueError("compressibility cannot be one of its own candidates: name other orderings")
+        if given is not None and len({(each.name, repr(each.settings)) for each in given}) < len(given):
+            raise ValueError("an ordering is named twice: keep one")
         return given
 
     @model_validator(mode="after")
     def _of_file(self) -> CompressibilitySettings:
-        given = [key for key in ("orderings", "ngram", "together") if getattr(self, key) != _DEFAULT[key]]
+        fields = type(self).model_fields
+        given = [key for key in ("orderings", "ngram", "together") if getattr(self, key) != fields[key].default]
+        given += [key for key in ("tokenizer", "compressor") if getattr(self, key).name != fields[key].default.name]
         if self.ranking is not None and given:
             raise ValueError(f"{', '.join(given)}: the ranking was made without; leave out one or the other")
         return self

@@ -51,3 +51,10 @@ def close_share(share: Share) -> None:
         from accelerate import PartialState
 
         PartialState().destroy_process_group()
+
+
+def cores(share: Share = WHOLE) -> int:
+    """The cores that this process may use, shared with the others of the same machine."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", share.processes))
+    return max(1, there // local)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import ComponentRef, RunError, output_folder, write_json
+from reorder_core import ComponentRef, RunError, Settings, output_folder, write_json
 from reorder_core.catalogue import Catalogue
 from reorder_core.pixels import Unreadable
 from reorder_core.recipe import load_recipe
 from reorder_core.recipe_settings import plain
 from reorder_prior.candidates import default_candidates, named_candidates, parse_one, parse_orderings
 from reorder_prior.images import Images, chosen_numbers, to_fit
-from reorder_prior.measure import Measure, run_measure
+from reorder_prior.measure import Measure, fit_where_needed, run_measure
 from reorder_prior.ranking import Finding, rank
 from reorder_prior.report import print_finding
-from reorder_prior.shards import Share, close_share, open_share, summed
+from reorder_prior.shards import Share, close_share, cores, open_share, summed
 from reorder_prior.tally import Tally
 
 
@@ -67,23 +66,24 @@ def run_study(
     try:
         with _progress(console, disable=not first) as progress:
             measure, notes = _measure(source, numbers, refs, parts, wanted.ngrams, together, catalogue, progress)
-            tally = _tally(measure, source, numbers, seed, workers or _cores(share), share, progress)
+            tally = _tally(measure, source, numbers, seed, workers or cores(share), share, progress)
     finally:
         close_share(share)
     if not first:
         return 0
     if not tally.images:
         raise RunError(f"{source.label}: none of {tally.skipped} images could be read: look at the first of them")
-    described = (_described(ref, catalogue) for ref in parts)
+    made = (measure.tokenizer, measure.compressor)
+    described = (_described(ref, each, catalogue) for ref, each in zip(parts, made, strict=True))
     folder = None if source.folder is None else str(source.folder)
     finding = Finding(source.label, measure, *described, rank(measure, tally), tally, notes, folder)
-    _write(finding, wanted.write, out)
     if as_json:
         import json
 
-        print(json.dumps(finding.as_json(), indent=1))
+        print(json.dumps(finding.as_json(), indent=1), flush=True)
     else:
         print_finding(finding, wanted.write, out, console)
+    _write(finding, wanted.write, out)  # after the table, which is not lost where a file cannot be written
     return 0
 
 
@@ -117,14 +117,6 @@ def _measure(
     return Measure(candidates, context.grid, context.patch, tokenizer, compressor, ngrams, together), notes
 
 
-def fit_where_needed(
-    tokenizer: Any, images: Callable[[], Any], report: Callable[[int, int], None] | None = None
-) -> None:
-    """Fit a tokenizer that was not, by itself or by a file of weights, fitted before."""
-    if not tokenizer.fitted:
-        tokenizer.fit(images(), report)
-
-
 def _reporter(progress: Progress, label: str) -> Callable[[int, int], None]:
     """A bar that appears with the first report."""
     bars: list[Any] = []
@@ -156,17 +148,13 @@ def _tally(
     return summed(share, lambda: run_measure(measure, source, numbers, seed, workers, tick, share))
 
 
-def _cores(share: Share) -> int:
-    """The cores that this process may use, shared with the others of the same machine."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", share.processes))
-    return max(1, there // local)
-
-
-def _described(ref: ComponentRef, catalogue: Catalogue) -> Mapping[str, Any]:
-    """A component with all its settings, as a recipe has it."""
+def _described(ref: ComponentRef, made: Any, catalogue: Catalogue) -> Mapping[str, Any]:
+    """A component with all its settings: its own where it keeps them, as one read from a file has those of the file."""
     settings = catalogue.settings(catalogue.find(ref.kind, ref.name), ref.settings)
-    return {"name": ref.name, **({} if settings is None else plain(settings))}
+    own = getattr(made, "settings", None)
+    asked = {} if settings is None else plain(settings)
+    given = {key: value for key, value in asked.items() if key in ref.settings}
+    return {"name": ref.name, **(plain(own) if isinstance(own, Settings) else asked), **given}
 
 
 def _write(finding: Finding, file: Path | None, folder: Path | None) -> None:

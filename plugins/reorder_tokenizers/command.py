@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from reorder_core import UsageError, options
+from reorder_core import UsageError, options, written_aside
 
 
 @click.group("tokenizer")
@@ -79,6 +79,15 @@ def train(
         )
     if not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: there is no folder {out.absolute().parent}: make it first")
+    picture = out.with_suffix(".png")
+    if picture.exists() and not out.exists():
+        raise UsageError(f"--out {out}: the picture beside it would replace {picture}: choose another name")
+    try:  # before hours of training rather than after them
+        with written_aside(out.with_name(f"probe-{out.name}")) as aside:
+            aside.touch()
+        out.with_name(f"probe-{out.name}").unlink()
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written ({error.strerror}): choose another place") from error
     from reorder_tokenizers.study import Wanted, run_training
 
     return run_training(Wanted(recipe, overrides, data, patch, image_size), out=out, **asked)

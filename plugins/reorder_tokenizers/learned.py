@@ -107,6 +107,7 @@ class Learned(ABC):
         header = Header(self.kind, self.context.patch, self.context.channels, self.codes, settings, figures)
         tensors = {name: value.detach().cpu().contiguous() for name, value in self._state().items()}
         with written_aside(path) as aside:
+            aside.touch()  # an OSError that says why, where safetensors would raise one of its own
             save_file(tensors, aside, header.as_metadata())
 
     def _load(self, path: Path) -> None:

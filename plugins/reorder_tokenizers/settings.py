@@ -35,7 +35,9 @@ class LearnedSettings(Settings):
 
     @model_validator(mode="after")
     def _of_file(self) -> Self:
-        given = sorted(self.model_fields_set - self.OF_USE)
+        # a nested setting arrives with every default filled in, so that only other values are a contradiction
+        fields = type(self).model_fields
+        given = sorted(key for key in fields if key not in self.OF_USE and getattr(self, key) != fields[key].default)
         if self.path is not None and given:
             raise ValueError(f"{', '.join(given)}: the file of `path` has its own; leave out one or the other")
         return self

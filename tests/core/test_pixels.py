@@ -54,6 +54,11 @@ class TestFolder:
         np.testing.assert_allclose(found.load([0]).images_BCHW[0, :, 0, 0], [1, 0, 0.2], atol=1e-6)
         assert found.load([1, 2]).images_BCHW.shape == (2, 3, 4, 6)
 
+    def test_one_grey_image_first_does_not_make_all_grey(self, tmp_path):
+        Image.new("L", (4, 4)).save(tmp_path / "0.png")
+        Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "1.png")
+        assert FolderImages(tmp_path).channels == 3
+
     def test_sixteen_bits_and_a_resize(self, tmp_path):
         Image.fromarray(np.full((4, 8), 65535, np.uint16)).save(tmp_path / "a.png")
         found = FolderImages(tmp_path, resize=(6, 3))

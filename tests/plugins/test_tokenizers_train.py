@@ -73,6 +73,31 @@ def test_of_a_recipe(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["tokenizer"]["path"] == str(out)
 
 
+def test_a_run_starts_from_a_prior_with_a_trained_tokenizer(tmp_path, capsys):
+    """A nested setting arrives with its defaults filled in, which must not count as given beside a path."""
+    out = tmp_path / "tokens.safetensors"
+    assert main(["tokenizer", "train", str(SMOKE), "--out", str(out), "--kind", "kmeans", "--codes", "8"]) == 0
+    prior = f"{{name: compressibility, tokenizer: {{name: kmeans, path: {out}}}, orderings: [row_major, snake]}}"
+    changed = ["-o", f"policy.prior={prior}", "-o", "controls=[]", "--dry-run", "--out", str(tmp_path / "runs")]
+    assert main(["run", str(SMOKE), *changed]) == 0, capsys.readouterr().err
+
+
+def test_a_ranking_says_what_the_tokenizer_of_a_file_is(tmp_path, capsys):
+    out = tmp_path / "tokens.safetensors"
+    assert main(["tokenizer", "train", str(SMOKE), "--out", str(out), "--kind", "kmeans", "--codes", "8"]) == 0
+    capsys.readouterr()
+    chosen = ["--tokenizer", f"{{name: kmeans, path: {out}}}", "--images", "64", "--orderings", "row_major,snake"]
+    assert main(["prior", str(SMOKE), *chosen, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokenizer"]["codes"] == 8
+
+
+def test_a_picture_of_somebody_else_is_not_replaced(folder, tmp_path, capsys):
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    assert train(folder, tmp_path / "mine.safetensors", *FEW) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
+
+
 def test_the_same_seed_gives_the_same_file(folder, tmp_path, capsys):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         trained(capsys, folder, tmp_path / f"{name}.safetensors", *FEW, "--seed", seed)

@@ -12,7 +12,7 @@ from reorder_tokenizers.header import read_header
 from reorder_tokenizers.network import decoder, encoder, prime_factors
 from reorder_tokenizers.settings import KMeansSettings, VqvaeSettings
 from reorder_tokenizers.source import MemoryImages
-from reorder_tokenizers.training import cosine, decibels
+from reorder_tokenizers.training import _step, cosine, decibels, train
 from reorder_tokenizers.vqvae import Autoencoder
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -132,6 +132,62 @@ def test_the_first_codes_are_latents_that_are_spread_out():
     assert sorted((made(centre_KD)[0]).tolist()) == list(range(8))
     assert made.count_K.sum() == pytest.approx(40)
     np.testing.assert_allclose(made.sum_KD / made.count_K[:, None], made.code_KD, rtol=1e-5)
+
+
+def one_step(commitment, revive_below=0.0):
+    """A small network after one step on four images: its codebook before and after, and the encoder's gradient."""
+    torch.manual_seed(0)
+    made = built(**{**SMALL, "commitment": commitment, "revive_below": revive_below})
+    model = Autoencoder(made.settings, made.context)
+    image_BCHW = torch.from_numpy(digits(4))
+    with torch.no_grad():
+        latent_MD = model.latents(image_BCHW).permute(0, 2, 3, 1).flatten(0, 2)
+        model.codebook.begin(latent_MD, len(latent_MD), torch.Generator().manual_seed(0))
+        model.codebook.code_KD[0] = 1e3  # nobody's nearest
+        model.codebook.count_K[0] = 0.0
+        model.codebook.sum_KD[0] = 0.0
+    before = {name: value.clone() for name, value in model.codebook.named_buffers()}
+    _, revived = _step(model, image_BCHW, 0.1, commitment, torch.Generator().manual_seed(1))
+    gradient = torch.cat([p.grad.flatten() for p in model.encoder.parameters() if p.grad is not None])
+    return model, latent_MD, before, revived, gradient
+
+
+def test_a_step_moves_the_codebook_by_the_moving_averages():
+    model, latent_MD, before, revived, _ = one_step(0.25)
+    code_M = (latent_MD[:, None] - before["code_KD"][None]).square().sum(2).argmin(1)
+    count_K, sum_KD = ema_update(before["count_K"], before["sum_KD"], latent_MD, code_M, model.codebook.decay)
+    expected_KD = torch.where((count_K > 1e-5)[:, None], sum_KD / count_K.clamp(min=1e-5)[:, None], before["code_KD"])
+    torch.testing.assert_close(model.codebook.code_KD, expected_KD, rtol=1e-4, atol=1e-5)
+    assert revived == 0
+    assert not torch.equal(model.codebook.code_KD, before["code_KD"])
+
+
+def test_a_step_places_dead_codes_anew():
+    model, _, before, revived, _ = one_step(0.25, revive_below=0.1)
+    assert revived >= 1
+    assert not torch.equal(model.codebook.code_KD[0], before["code_KD"][0])
+
+
+def test_commitment_pulls_on_the_encoder():
+    *_, without = one_step(0.0)
+    *_, weak = one_step(0.25)
+    *_, strong = one_step(0.5)
+    pull = weak - without
+    assert float(pull.norm()) > 0
+    torch.testing.assert_close(strong - without, 2 * pull, rtol=1e-3, atol=1e-5)
+
+
+def test_the_codebook_begins_after_the_warm_up(monkeypatch):
+    begun = []
+    own = Codebook.begin
+    monkeypatch.setattr(Codebook, "begin", lambda self, *given: (begun.append(len(steps)), own(self, *given)))
+    steps = []
+    made = built(**{**SMALL, "warm_up": 0.5, "epochs": 2})
+    model = Autoencoder(made.settings, made.context)
+    source, generator = MemoryImages(digits(128)), torch.Generator().manual_seed(0)
+    device = torch.device("cpu")
+    train(model, source, made.settings, generator, device, lambda done, total: steps.append(done), lambda text: None)
+    assert begun == [4], "half of the eight steps pass without the codebook"
 
 
 def test_the_gradient_passes_the_codebook_straight():
