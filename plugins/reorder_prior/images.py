@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reorder_core import Context, DataFacts, Grid, UsageError
+from reorder_core import Context, DataFacts, UsageError
 from reorder_core.catalogue import Catalogue
 from reorder_core.interfaces.dataset import evenly
 from reorder_core.pixels import (
@@ -49,7 +49,7 @@ class Images:
     def of_recipe(cls, recipe: Recipe, split: Literal["train", "validation"], unreadable: Unreadable) -> Images:
         """One split of its data set, as the first epoch shows it; nothing else of the recipe is built."""
         facts = recipe.facts
-        context = _context(facts.grid, facts.patch, facts.data, recipe.seed)
+        context = Context.of_data(facts.data, facts.patch, recipe.seed, Catalogue.load().build)
         dataset = context.resolve(recipe.data.ref)
         root = getattr(recipe.data.settings, "root", None)
         folder = None if root is None else Path(root).expanduser().resolve()
@@ -60,7 +60,7 @@ class Images:
         """Every picture below the folder. Raises `UsageError` also for a patch that does not divide them."""
         folder = FolderImages(root, size, unreadable)
         data = DataFacts(*folder.size, folder.channels, train=len(folder))
-        context = _context(Grid.of_image(*folder.size, patch), patch, data, seed)
+        context = Context.of_data(data, patch, seed, Catalogue.load().build)
         return cls(str(root), context, folder, root.resolve())
 
     def __len__(self) -> int:
@@ -69,16 +69,6 @@ class Images:
     def load(self, numbers: Sequence[int], mapping: Map = map) -> Loaded:
         """As `Pixels.load`."""
         return self.pixels.load(numbers, mapping)
-
-
-def _context(grid: Grid, patch: int, data: DataFacts, seed: int) -> Context:
-    import torch
-
-    builder = Catalogue.load().build
-    generator = torch.Generator().manual_seed(seed)
-    return Context(
-        grid=grid, patch=patch, channels=data.channels, data=data, generator=generator, builder=builder
-    ).changed()
 
 
 def chosen_numbers(images: int, wanted: int | None, seed: int) -> Sequence[int]:

@@ -32,6 +32,7 @@ def check_tokenizer(component: Buildable, settings: Given = None, *, images: int
     - Two that are built and fitted with the same seed give the same codes; no global random state is touched.
     - Images of another number of channels or of patches are refused with `UsageError`, and so are too few to learn
       from. `reconstruct`, where there is one, gives images of the same shape in [0, 1].
+    - With the `state_dict` of another one, where there is one, it is fitted and gives that one's codes.
     """
     drawn_BCHW = _drawn(images, channels)
     with leaves_global_random_state("a tokenizer"):
@@ -47,6 +48,13 @@ def check_tokenizer(component: Buildable, settings: Given = None, *, images: int
     if not _by_number(made):
         _check_places(made, drawn_BCHW)
         _check_refusals(made, where, channels)
+    if hasattr(made, "state_dict"):
+        taken: Any = build("tokenizer", component, settings, where)
+        taken.load_state_dict(made.state_dict())
+        require(
+            taken.fitted and np.array_equal(_tokens(taken, drawn_BCHW), codes_BN),
+            "a tokenizer that takes another one's state must be fitted and give its codes",
+        )
     if hasattr(made, "reconstruct"):
         back_BCHW = made.reconstruct(drawn_BCHW)
         require(back_BCHW.shape == drawn_BCHW.shape, "reconstruct must give images of the same shape")

@@ -31,6 +31,10 @@ class Tokenizer(Protocol):
     `numbers`, int64 [B]: the place of each image in its split, or among the sorted paths of a folder. Whoever calls
     `tokens` gives them to a tokenizer that has it True.
 
+    `state_dict() -> dict[str, Tensor]`, `load_state_dict(state)`: what was learned, on the CPU, and how another one
+    with the same settings and context takes it over, as if fitted itself. With them several processes learn once: the
+    first one fits and hands it to the others; without, each fits for itself, and they must come to the same codes.
+
     `reconstruct(images_BCHW) -> images_BCHW`: the images as their codes alone would draw them, in [0, 1].
     """
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reorder_core import Context, RunError
+from reorder_core.patches import cut, pasted
+from reorder_core.pixels import Pixels
 from reorder_tokenizers.interface import Progress
 from reorder_tokenizers.learned import Learned
 from reorder_tokenizers.nearest import nearest
-from reorder_tokenizers.patches import cut, joined
 from reorder_tokenizers.settings import KMeansSettings
-from reorder_tokenizers.source import Source, batches
+from reorder_tokenizers.source import batches
 
 _LEAST_PATCHES = 4096  # of a step
 _PATCHES_A_CODE = 4
@@ -36,23 +37,25 @@ class KMeans(Learned):
         if settings.path is not None:
             self._load(settings.path)
 
-    def _learn(self, source: Source, progress: Progress) -> None:
+    def _learn(self, pixels: Pixels, progress: Progress) -> None:
         from sklearn.cluster import MiniBatchKMeans
 
         seed = int(torch.randint(2**31, (1,), generator=self.generator))
         enough = max(_LEAST_PATCHES, _PATCHES_A_CODE * self.codes)
         model = MiniBatchKMeans(self.codes, batch_size=enough, random_state=seed, compute_labels=False)
         waiting: list[NDArray[np.float32]] = []
-        done, total, images = 0, self.settings.epochs * len(source), 0
+        done, total, images = 0, self.settings.epochs * len(pixels), 0
         for epoch in range(self.settings.epochs):
             self.status = f"epoch {epoch + 1}"
-            for images_BCHW in batches(source, self.settings.batch_size, self.generator):
-                waiting.append(cut(images_BCHW, self.context.patch).reshape(-1, self.centre_KP.shape[1]))
+            for images_BCHW in batches(pixels, self.settings.batch_size, self.generator):
+                waiting.append(
+                    cut(images_BCHW, self.context.grid, self.context.patch).reshape(-1, self.centre_KP.shape[1])
+                )
                 if sum(map(len, waiting)) >= enough:
                     model.partial_fit(np.concatenate(waiting))
                     waiting.clear()
                 images += len(images_BCHW)
-                done = min(done + self.settings.batch_size, (epoch + 1) * len(source))
+                done = min(done + self.settings.batch_size, (epoch + 1) * len(pixels))
                 progress(done, total)
         if waiting and (hasattr(model, "cluster_centers_") or sum(map(len, waiting)) >= self.codes):
             model.partial_fit(np.concatenate(waiting))
@@ -62,13 +65,13 @@ class KMeans(Learned):
         self.centre_KP = torch.from_numpy(model.cluster_centers_.astype(np.float32))
 
     def _codes_of(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.int64]:
-        patches_BNP = torch.from_numpy(cut(images_BCHW, self.context.patch))
+        patches_BNP = torch.from_numpy(cut(images_BCHW, self.context.grid, self.context.patch))
         code_M = nearest(patches_BNP.flatten(0, 1), self.centre_KP)
         codes_BN: NDArray[np.int64] = code_M.view(patches_BNP.shape[:2]).numpy()
         return codes_BN
 
     def _drawn(self, codes_BN: NDArray[np.int64]) -> NDArray[np.float32]:
-        return joined(self.centre_KP.numpy()[codes_BN], self.context)
+        return pasted(self.centre_KP.numpy()[codes_BN], self.context.grid, self.context.patch)
 
     def code_patches(self) -> NDArray[np.float32]:
         patch = self.context.patch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,11 +20,12 @@ from torch import Tensor
 
 from reorder_core import Context, UsageError, written_aside
 from reorder_core.interfaces.dataset import evenly
+from reorder_core.pixels import MemoryImages, Pixels
+from reorder_tokenizers.checked import checked
 from reorder_tokenizers.header import Header, read_header
 from reorder_tokenizers.interface import Progress
-from reorder_tokenizers.patches import checked
 from reorder_tokenizers.settings import LearnedSettings
-from reorder_tokenizers.source import MemoryImages, Part, Source, batches
+from reorder_tokenizers.source import Part, batches
 from reorder_tokenizers.usage import Usage
 
 _IMAGES_AT_ONCE = 256
@@ -62,29 +64,29 @@ class Learned(ABC):
         """Learn from images [B, C, H, W] that lie in memory: see `learn`."""
         self.learn(MemoryImages(checked(images_BCHW, self.context)), progress)
 
-    def learn(self, source: Source, progress: Progress | None = None) -> None:
+    def learn(self, pixels: Pixels, progress: Progress | None = None) -> None:
         """Learn from images that are read again in every epoch; memory does not grow with them.
 
         Raises `UsageError` for fewer patches than codes, and `RunError` where the codebook collapsed or a loss is not
         finite. progress: told the images read, of all epochs.
         """
-        patches = len(source) * self.context.grid.size
+        patches = len(pixels) * self.context.grid.size
         if patches < self.codes:
             raise UsageError(
-                f"{len(source)} images have {patches} patches, fewer than {self.codes} codes: give more images or "
+                f"{len(pixels)} images have {patches} patches, fewer than {self.codes} codes: give more images or "
                 f"lower 'codes'"
             )
         self.fitted = False
-        self._learn(source, progress or (lambda done, total: None))
+        self._learn(pixels, progress or (lambda done, total: None))
         wanted = max(1024, math.ceil(_LOOKS_A_CODE * self.codes / self.context.grid.size))
-        self.usage = self.usage_on(Part(source, evenly(len(source), wanted)))
+        self.usage = self.usage_on(Part(pixels, evenly(len(pixels), wanted)))
         self.usage.judge(self.settings.least_used)
         self.fitted = True
 
-    def usage_on(self, source: Source) -> Usage:
-        """How often each code is chosen over all images of a source."""
+    def usage_on(self, pixels: Pixels) -> Usage:
+        """How often each code is chosen over all of these images."""
         count_K = np.zeros(self.codes, np.int64)
-        for images_BCHW in batches(source, _IMAGES_AT_ONCE):
+        for images_BCHW in batches(pixels, _IMAGES_AT_ONCE):
             count_K += np.bincount(self._codes_of(images_BCHW).ravel(), minlength=self.codes)
         return Usage(count_K)
 
@@ -100,12 +102,21 @@ class Learned(ABC):
         """The images as their codes alone draw them, float32 [B, C, H, W] in [0, 1]."""
         return np.clip(self._drawn(self.tokens(images_BCHW)), 0, 1)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was learned, by name: enough for another one with the same settings and context to give these codes."""
+        self._require_fitted()
+        return {name: value.detach().cpu().contiguous() for name, value in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take what another one learned. Raises `RuntimeError`, `KeyError` or `ValueError` where it does not fit."""
+        self._take(dict(state))
+        self.fitted = True
+
     def save(self, path: Path, figures: dict[str, Any]) -> None:
         """Write a safetensors file, whole or not at all: the weights, what they fit, settings, figures of a report."""
-        self._require_fitted()
+        tensors = self.state_dict()
         settings = self.settings.model_dump(mode="json", exclude=set(self.settings.OF_USE))
         header = Header(self.kind, self.context.patch, self.context.channels, self.codes, settings, figures)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self._state().items()}
         with written_aside(path) as aside:
             aside.touch()  # an OSError that says why, where safetensors would raise one of its own
             save_file(tensors, aside, header.as_metadata())
@@ -113,11 +124,10 @@ class Learned(ABC):
     def _load(self, path: Path) -> None:
         """Take the weights of the file."""
         try:
-            self._take(load_file(path.expanduser()))
+            self.load_state_dict(load_file(path.expanduser()))
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(f"the weights in {path} are damaged ({reason}): train the tokenizer again") from error
-        self.fitted = True
 
     def _require_fitted(self) -> None:
         if not self.fitted:
@@ -130,7 +140,7 @@ class Learned(ABC):
         """What each code looks like, float32 [K, C, patch, patch] in [0, 1]."""
 
     @abstractmethod
-    def _learn(self, source: Source, progress: Progress) -> None: ...
+    def _learn(self, pixels: Pixels, progress: Progress) -> None: ...
 
     @abstractmethod
     def _codes_of(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.int64]: ...

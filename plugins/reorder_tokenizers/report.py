@@ -14,8 +14,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from reorder_core.pixels import Pixels
 from reorder_tokenizers.learned import Learned
-from reorder_tokenizers.source import Source, batches
+from reorder_tokenizers.source import batches
 from reorder_tokenizers.training import decibels
 from reorder_tokenizers.usage import Usage
 
@@ -52,10 +53,10 @@ class Figures:
         }
 
 
-def psnr(tokenizer: Learned, source: Source) -> tuple[float, int]:
+def psnr(tokenizer: Learned, images: Pixels) -> tuple[float, int]:
     """(dB of the mean squared error over all pixels, how many images could be read)."""
     total, pixels, count = 0.0, 0, 0
-    for images_BCHW in batches(source, _AT_ONCE):
+    for images_BCHW in batches(images, _AT_ONCE):
         error_BCHW = tokenizer.reconstruct(images_BCHW) - images_BCHW
         total += float(np.square(error_BCHW, dtype=np.float64).sum())
         pixels += error_BCHW.size

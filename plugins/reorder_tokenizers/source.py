@@ -1,4 +1,4 @@
-"""Where images to learn from come from: numbered, read a few at a time, in [0, 1].
+"""The images to learn from, a batch at a time: some of them, counted where they cannot be read.
 
 B images, C channels, H W pixels.
 """
@@ -9,37 +9,13 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from reorder_core import RunError
-from reorder_core.pixels import Pixels
-
-
-class Source(Protocol):
-    """Images of one size. `read` gives fewer than asked for where some cannot be read and are to be skipped."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
-        """The images with these numbers, float32 [B, C, H, W] in [0, 1]."""
-        ...
-
-
-@dataclass(frozen=True)
-class MemoryImages:
-    """Images that lie in memory."""
-
-    images_BCHW: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.images_BCHW)
-
-    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
-        return self.images_BCHW[np.asarray(numbers, dtype=np.int64)]
+from reorder_core.pixels import Loaded, Map, Pixels
 
 
 @dataclass(frozen=True)
@@ -52,37 +28,37 @@ class Counted:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
-        """Raises `RunError` where not one of all images can be read."""
+    def load(self, numbers: Sequence[int], mapping: Map = map) -> Loaded:
+        """By a few threads, whatever the mapping. Raises `RunError` where not one of all images can be read."""
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             found = self.pixels.load(numbers, pool.map)
         self.skipped.update({*map(int, numbers)} - {*found.number_B.tolist()})
         if len(self.skipped) == len(self):
             raise RunError(f"not one of {len(self)} images can be read: {found.skipped[0]}")
-        return found.images_BCHW
+        return found
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the images of a source: its number i is their number `numbers[i]`."""
+    """Some of the images: its number i is their number `numbers[i]`, which is what they keep in `Loaded`."""
 
-    source: Source
+    pixels: Pixels
     numbers: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def read(self, numbers: Sequence[int]) -> NDArray[np.float32]:
-        return self.source.read([int(self.numbers[number]) for number in numbers])
+    def load(self, numbers: Sequence[int], mapping: Map = map) -> Loaded:
+        return self.pixels.load([int(self.numbers[number]) for number in numbers], mapping)
 
 
-def batches(source: Source, size: int, generator: torch.Generator | None = None) -> Iterator[NDArray[np.float32]]:
-    """Every image once, `size` at a time: in an order drawn from the generator, or as they come.
+def batches(pixels: Pixels, size: int, generator: torch.Generator | None = None) -> Iterator[NDArray[np.float32]]:
+    """Every image once, [B, C, H, W], `size` at a time: in an order drawn from the generator, or as they come.
 
     Batches of which no image can be read are left out.
     """
-    number_I = torch.arange(len(source)) if generator is None else torch.randperm(len(source), generator=generator)
+    number_I = torch.arange(len(pixels)) if generator is None else torch.randperm(len(pixels), generator=generator)
     for part in torch.split(number_I, size):
-        images_BCHW = source.read(part.tolist())
-        if len(images_BCHW):
-            yield images_BCHW
+        found = pixels.load(part.tolist())
+        if len(found):
+            yield found.images_BCHW

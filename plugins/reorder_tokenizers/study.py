@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from reorder_core import ComponentRef, Context, DataFacts, Grid, RunError, UsageError
+from reorder_core import ComponentRef, Context, DataFacts, RunError, UsageError
+from reorder_core.bars import bars
 from reorder_core.catalogue import Catalogue
 from reorder_core.interfaces.dataset import evenly
-from reorder_core.pixels import FolderImages, Size, SplitImages, Unreadable
+from reorder_core.pixels import FolderImages, Pixels, Size, SplitImages, Unreadable
 from reorder_core.recipe import load_recipe
 from reorder_core.recipe_yaml import read_yaml
 from reorder_tokenizers.learned import Learned
 from reorder_tokenizers.picture import IMAGES, draw
 from reorder_tokenizers.report import Figures, print_figures, psnr
-from reorder_tokenizers.source import Counted, Part, Source
+from reorder_tokenizers.source import Counted, Part
 
 _KEPT_ASIDE = 20  # one image in so many of a folder takes no part in the training
 _MEASURED = 1024  # images whose reconstructions are measured, at most
@@ -48,8 +47,8 @@ class Opened:
 
     label: str
     context: Context
-    train: Source
-    measured: Source
+    train: Pixels
+    measured: Pixels
     held_out: bool
     origins: tuple[Counted, ...]
 
@@ -85,7 +84,7 @@ def run_training(
     figures = Figures(tokenizer.usage, decibels, measured, opened.held_out, len(opened.train), opened.skipped, seconds)
     picture = out.with_suffix(".png")
     title = f"{kind} on {opened.label}: {figures.psnr:.2f} dB, perplexity {figures.usage.perplexity:.0f}"
-    shown_BCHW = opened.measured.read(evenly(len(opened.measured), IMAGES))
+    shown_BCHW = opened.measured.load(evenly(len(opened.measured), IMAGES)).images_BCHW
     try:
         tokenizer.save(out, figures.as_json())
         draw(tokenizer, shown_BCHW, figures.usage, title, picture)
@@ -123,7 +122,7 @@ def _open(wanted: Wanted, unreadable: Unreadable, seed: int | None, images: int 
     assert wanted.patch is not None
     folder = FolderImages(wanted.data, wanted.image_size, unreadable)
     facts = DataFacts(*folder.size, folder.channels, train=len(folder))
-    context = _context(facts, wanted.patch, seed or 0)
+    context = Context.of_data(facts, wanted.patch, seed or 0, Catalogue.load().build)
     numbers = evenly(len(folder), images or len(folder))
     aside = numbers[_KEPT_ASIDE - 1 :: _KEPT_ASIDE]
     train = [number for place, number in enumerate(numbers) if (place + 1) % _KEPT_ASIDE]
@@ -138,7 +137,8 @@ def _open_recipe(wanted: Wanted, unreadable: Unreadable, seed: int | None, image
     assert wanted.recipe is not None
     recipe = load_recipe(wanted.recipe, wanted.overrides)
     facts = recipe.facts
-    context = _context(facts.data, wanted.patch or facts.patch, recipe.seed if seed is None else seed)
+    own = recipe.seed if seed is None else seed
+    context = Context.of_data(facts.data, wanted.patch or facts.patch, own, Catalogue.load().build)
     dataset = context.resolve(recipe.data.ref)
     split = SplitImages(dataset.train, unreadable)
     train, validation = Counted(split), Counted(SplitImages(dataset.validation, unreadable, range_of=split))
@@ -147,21 +147,8 @@ def _open_recipe(wanted: Wanted, unreadable: Unreadable, seed: int | None, image
     return Opened(recipe.data.ref.name, context, Part(train, numbers), few, True, (train, validation))
 
 
-def _context(facts: DataFacts, patch: int, seed: int) -> Context:
-    catalogue = Catalogue.load()
-    return Context(
-        grid=Grid.of_image(facts.height, facts.width, patch),
-        patch=patch,
-        channels=facts.channels,
-        data=facts,
-        generator=torch.Generator().manual_seed(seed),
-        builder=catalogue.build,
-    ).changed()
-
-
 def _learn(tokenizer: Learned, opened: Opened, console: Console) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as display:
+    with bars(console, "images") as display:
         bar = display.add_task(f"{tokenizer.kind}: reading")
 
         def say(done: int, total: int) -> None:

@@ -16,9 +16,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from reorder_core import RunError
 from reorder_core.interfaces.dataset import evenly
+from reorder_core.pixels import Pixels
 from reorder_tokenizers.interface import Progress
 from reorder_tokenizers.settings import VqvaeSettings
-from reorder_tokenizers.source import Source, batches
+from reorder_tokenizers.source import batches
 
 if TYPE_CHECKING:
     from reorder_tokenizers.vqvae import Autoencoder
@@ -36,7 +37,7 @@ def cosine(step: int, steps: int) -> float:
 
 def train(
     model: Autoencoder,
-    source: Source,
+    pixels: Pixels,
     settings: VqvaeSettings,
     generator: torch.Generator,
     device: torch.device,
@@ -49,17 +50,17 @@ def train(
     by moving averages, appendix A.1), both means. In the first steps (`warm_up`) latents pass without the codebook,
     which then starts among latents that say something. Raises `RunError` where the loss is not finite.
     """
-    variance = _variance(source, settings.batch_size)
+    variance = _variance(pixels, settings.batch_size)
     optimizer = Adam(model.parameters(), settings.learning_rate)
-    steps = settings.epochs * math.ceil(len(source) / settings.batch_size)
+    steps = settings.epochs * math.ceil(len(pixels) / settings.batch_size)
     schedule = LambdaLR(optimizer, lambda step: cosine(step, steps))
     warm = int(settings.warm_up * steps)
-    total, step = settings.epochs * len(source), 0
+    total, step = settings.epochs * len(pixels), 0
     model.train()
     for epoch in range(settings.epochs):
-        for images_BCHW in batches(source, settings.batch_size, generator):
+        for images_BCHW in batches(pixels, settings.batch_size, generator):
             if step == warm:
-                _begin(model, source, settings, generator, device)
+                _begin(model, pixels, settings, generator, device)
             image_BCHW = torch.from_numpy(images_BCHW).to(device)
             if step < warm:
                 squared, revived = _step_without_codes(model, image_BCHW, variance), 0
@@ -75,7 +76,7 @@ def train(
             step += 1
             codes = f"{revived} codes revived" if step > warm else "warming up"
             say(f"epoch {epoch + 1}, {decibels(squared):.1f} dB, {codes}")
-            progress(min(step * settings.batch_size, (epoch + 1) * len(source)), total)
+            progress(min(step * settings.batch_size, (epoch + 1) * len(pixels)), total)
     if step <= warm:  # so many images were skipped that the training ended before its codebook began
         raise RunError(f"only {step} of {steps} batches hold an image that can be read: look at the images")
     progress(total, total)
@@ -111,12 +112,12 @@ def _step_without_codes(model: Autoencoder, image_BCHW: Tensor, variance: float)
 
 @torch.no_grad()
 def _begin(
-    model: Autoencoder, source: Source, settings: VqvaeSettings, generator: torch.Generator, device: torch.device
+    model: Autoencoder, pixels: Pixels, settings: VqvaeSettings, generator: torch.Generator, device: torch.device
 ) -> None:
     """Choose the first codes among the latents of some images."""
     enough = max(_LEAST_LATENTS, _LATENTS_A_CODE * settings.codes)
     latents: list[Tensor] = []
-    for images_BCHW in batches(source, settings.batch_size, generator):
+    for images_BCHW in batches(pixels, settings.batch_size, generator):
         latent_BDhw = model.latents(torch.from_numpy(images_BCHW).to(device))
         latents.append(latent_BDhw.permute(0, 2, 3, 1).flatten(0, 2))
         if sum(map(len, latents)) >= enough:
@@ -131,7 +132,7 @@ def _begin(
     model.codebook.begin(torch.cat(latents), len(latents[0]), generator)
 
 
-def _variance(source: Source, size: int) -> float:
-    """Of the pixels of some images, evenly spread over the source."""
-    images_BCHW = source.read(evenly(len(source), max(size, _LEAST_IMAGES)))
+def _variance(pixels: Pixels, size: int) -> float:
+    """Of the pixels of some images, evenly spread."""
+    images_BCHW = pixels.load(evenly(len(pixels), max(size, _LEAST_IMAGES))).images_BCHW
     return max(float(images_BCHW.var()) if len(images_BCHW) else 0.0, _LEAST_VARIANCE)

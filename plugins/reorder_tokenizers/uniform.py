@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reorder_core import Context
+from reorder_core.patches import cut, pasted
+from reorder_tokenizers.checked import checked
 from reorder_tokenizers.interface import Progress
-from reorder_tokenizers.patches import checked, cut, joined
 from reorder_tokenizers.settings import UniformSettings
 
 
@@ -27,7 +28,7 @@ class Uniform:
         """Does nothing."""
 
     def tokens(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.int64]:
-        patches_BNP = cut(checked(images_BCHW, self.context), self.context.patch)
+        patches_BNP = cut(checked(images_BCHW, self.context), self.context.grid, self.context.patch)
         mean_BN = patches_BNP.mean(axis=2, dtype=np.float64)
         level_BN: NDArray[np.int64] = np.floor(mean_BN * self.codes).astype(np.int64)
         return np.minimum(level_BN, self.codes - 1)
@@ -36,4 +37,4 @@ class Uniform:
         """Each patch in the middle of its step, grey, [B, C, H, W]."""
         middle_BN = ((self.tokens(images_BCHW) + 0.5) / self.codes).astype(np.float32)
         values = self.context.channels * self.context.patch**2
-        return joined(np.repeat(middle_BN[:, :, None], values, axis=2), self.context)
+        return pasted(np.repeat(middle_BN[:, :, None], values, axis=2), self.context.grid, self.context.patch)

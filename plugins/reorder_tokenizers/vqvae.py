@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reorder_core import Context, UsageError, seeded
+from reorder_core.pixels import Pixels
 from reorder_tokenizers.codebook import Codebook
 from reorder_tokenizers.interface import Progress
 from reorder_tokenizers.learned import Learned
 from reorder_tokenizers.network import decoder, encoder
 from reorder_tokenizers.settings import VqvaeSettings
-from reorder_tokenizers.source import Source
 from reorder_tokenizers.training import train
 
 _CODES_AT_ONCE = 256
@@ -80,11 +80,11 @@ class Vqvae(Learned):
         if settings.path is not None:
             self._load(settings.path)
 
-    def _learn(self, source: Source, progress: Progress) -> None:
+    def _learn(self, pixels: Pixels, progress: Progress) -> None:
         def say(status: str) -> None:
             self.status = status
 
-        train(self.model, source, self.settings, self.generator, self.device, progress, say)
+        train(self.model, pixels, self.settings, self.generator, self.device, progress, say)
 
     @torch.no_grad()
     def _codes_of(self, images_BCHW: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -41,6 +41,25 @@ class Context:
     resolve: Callable[[ComponentRef], Any] = _nothing_to_resolve
     builder: Callable[[ComponentRef, Context], Any] | None = None
 
+    @classmethod
+    def of_data(
+        cls, data: DataFacts, patch: int, seed: int, builder: Callable[[ComponentRef, Context], Any]
+    ) -> Context:
+        """The context of commands that look at images and train no model: a data set's grid, and a fresh generator.
+
+        Raises `ReorderError` for a patch that does not divide the images.
+        """
+        import torch
+
+        return cls(
+            grid=Grid.of_image(data.height, data.width, patch),
+            patch=patch,
+            channels=data.channels,
+            data=data,
+            generator=torch.Generator().manual_seed(seed),
+            builder=builder,
+        ).changed()
+
     def changed(self, **changes: Any) -> Context:
         """The same context with other values, for the components that are resolved through it as well."""
         builder = self.builder

@@ -8,10 +8,10 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from reorder_tokenizers.checked import checked
 from reorder_tokenizers.conformance import check_tokenizer
 from reorder_tokenizers.interface import Tokenizer
 from reorder_tokenizers.nearest import nearest
-from reorder_tokenizers.patches import checked, cut, joined
 from reorder_tokenizers.templates import tokenizer
 from reorder_tokenizers.usage import Usage
 from sklearn.datasets import load_digits
@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from reorder_core import ComponentRef, Grid, RunError, UsageError
 from reorder_core.catalogue import Catalogue
 from reorder_core.conformance import ContractBroken, context
+from reorder_core.patches import cut, pasted
 
 SMALL = {"codes": 8, "epochs": 2, "batch_size": 16}
 OF = {"uniform": {}, "kmeans": SMALL, "vqvae": {**SMALL, "width": 8, "depth": 1, "device": "cpu"}}
@@ -56,15 +57,6 @@ def test_the_interface(name):
     assert made.fitted == (name == "uniform")
 
 
-def test_patches_are_cut_row_by_row_and_put_together_again():
-    where = context("2x3", patch=2, channels=3)
-    images_BCHW = np.random.default_rng(0).random((5, 3, 4, 6)).astype(np.float32)
-    patches_BNP = cut(images_BCHW, 2)
-    assert patches_BNP.shape == (5, 6, 12)
-    assert np.array_equal(patches_BNP[:, 4], images_BCHW[:, :, 2:4, 2:4].reshape(5, -1))
-    assert np.array_equal(joined(patches_BNP, where), images_BCHW)
-
-
 def test_uniform_levels_are_of_equal_width():
     where = context("1x5", patch=2, channels=3)
     level_N = np.array([0, 0.249, 0.25, 0.75, 1], np.float32)
@@ -100,7 +92,7 @@ def test_kmeans_finds_the_patches_that_images_are_made_of():
     where = context("4x4", patch=4)
     word_BN = rng.integers(0, 6, (200, 16))
     made = built("kmeans", where, codes=6)
-    images_BCHW = joined(words_KP[word_BN], where)
+    images_BCHW = pasted(words_KP[word_BN], where.grid, 4)
     made.fit(images_BCHW)
     codes_BN = made.tokens(images_BCHW)
     name_K = [codes_BN[word_BN == word][0] for word in range(6)]
@@ -260,7 +252,7 @@ class Honest:
         self.fitted = True
 
     def tokens(self, images_BCHW):
-        return (cut(checked(images_BCHW, self.where), 4).mean(axis=2) > 0.5).astype(np.int64)
+        return (cut(checked(images_BCHW, self.where), self.where.grid).mean(axis=2) > 0.5).astype(np.int64)
 
 
 class NotRowByRow(Honest):
@@ -270,7 +262,7 @@ class NotRowByRow(Honest):
 
 class ToTheBatch(Honest):
     def tokens(self, images_BCHW):
-        mean_BN = cut(checked(images_BCHW, self.where), 4).mean(axis=2)
+        mean_BN = cut(checked(images_BCHW, self.where), self.where.grid).mean(axis=2)
         return (mean_BN > (mean_BN.mean() if mean_BN.size else 0)).astype(np.int64)
 
 
@@ -317,9 +309,18 @@ class Forgets(Unasked):
         self.fitted = True
 
 
+class KeepsItToItself(Honest):
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        self.fitted = False
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
+        (KeepsItToItself, "another one's state"),
         (NotRowByRow, "row by row"),
         (ToTheBatch, "beside it"),
         (TooMany, r"lie in 0 … 1, not in 0 … 2"),

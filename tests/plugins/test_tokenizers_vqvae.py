@@ -11,7 +11,6 @@ from reorder_tokenizers.codebook import Codebook, ema_update
 from reorder_tokenizers.header import read_header
 from reorder_tokenizers.network import decoder, encoder, prime_factors
 from reorder_tokenizers.settings import KMeansSettings, VqvaeSettings
-from reorder_tokenizers.source import MemoryImages
 from reorder_tokenizers.training import _step, cosine, decibels, train
 from reorder_tokenizers.vqvae import Autoencoder
 from safetensors import safe_open
@@ -22,6 +21,7 @@ from torch import nn
 from reorder_core import ComponentRef, DataFacts, Grid, RunError, RunFacts, UsageError
 from reorder_core.catalogue import Catalogue
 from reorder_core.conformance import context
+from reorder_core.pixels import MemoryImages
 
 SMALL = {"codes": 16, "epochs": 4, "width": 16, "depth": 1, "batch_size": 32, "device": "cpu"}
 LONGER = {**SMALL, "epochs": 15, "batch_size": 16, "learning_rate": 4e-3}
@@ -353,9 +353,9 @@ def test_images_are_read_a_batch_at_a_time():
     asked = []
 
     class Counted(MemoryImages):
-        def read(self, numbers):
+        def load(self, numbers, mapping=map):
             asked.append(len(numbers))
-            return super().read(numbers)
+            return super().load(numbers, mapping)
 
     for kind, chosen in (("vqvae", {**SMALL, "width": 4}), ("kmeans", {"codes": 16, "batch_size": 32})):
         built(kind=kind, **{**chosen, "epochs": 1}).learn(Counted(digits(1000)))

@@ -1,6 +1,6 @@
-"""Images cut into patches, and put together again.
+"""What a tokenizer asks of the images that it is given.
 
-B images, C channels, H W pixels, N patches, P values of a patch.
+B images, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -31,20 +31,3 @@ def checked(images_BCHW: NDArray[Any], context: Context) -> NDArray[np.float32]:
             f"bring them to that range"
         )
     return np.ascontiguousarray(found, dtype=np.float32)
-
-
-def cut(images_BCHW: NDArray[np.float32], patch: int) -> NDArray[np.float32]:
-    """The patches of each image, row by row, float32 [B, N, P]; a patch is channels, rows, columns."""
-    images, channels, height, width = images_BCHW.shape
-    rows, columns = height // patch, width // patch
-    split = images_BCHW.reshape(images, channels, rows, patch, columns, patch)
-    return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3, 5)).reshape(images, rows * columns, channels * patch**2)
-
-
-def joined(patches_BNP: NDArray[np.float32], context: Context) -> NDArray[np.float32]:
-    """The images that `cut` made these patches of, [B, C, H, W]."""
-    grid, patch, channels = context.grid, context.patch, context.channels
-    split = patches_BNP.reshape(-1, grid.rows, grid.columns, channels, patch, patch)
-    return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2, 5)).reshape(
-        -1, channels, grid.rows * patch, grid.columns * patch
-    )
