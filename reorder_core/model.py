@@ -121,9 +121,20 @@ class Model(nn.Module):
             tokens_BND = tokens_BND + self.position_ND
         return tokens_BND
 
-    def forward(self, images_BCHW: Tensor, order: Order) -> Features:
-        """Read images [B, C, H, W] in `order`; a soft draw is read through its soft order, laid out as its hard one."""
-        return self.backbone(*self.ordered(images_BCHW, order))  # type: ignore[no-any-return]
+    def forward(self, images_BCHW: Tensor, order: Order, text_BTD: Tensor | None = None) -> Features:
+        """Read images [B, C, H, W] in `order`; a soft draw is read through its soft order, laid out as its hard one.
+
+        text_BTD: tokens of a text that follow the patches in the same sequence. Raises `UsageError` where the backbone
+        reads patches only.
+        """
+        if text_BTD is None:
+            return self.backbone(*self.ordered(images_BCHW, order))  # type: ignore[no-any-return]
+        if not getattr(self.backbone, "takes_text", False):
+            raise UsageError(
+                f"the backbone {type(self.backbone).__name__} reads patches only, and no text after them: "
+                f"choose another backbone, or a task whose reader looks at the patches from outside"
+            )
+        return self.backbone(*self.ordered(images_BCHW, order), text_BTD)  # type: ignore[no-any-return]
 
     def ordered(self, images_BCHW: Tensor, order: Order) -> tuple[Tensor, Layout | tuple[Layout, ...]]:
         """What the backbone is given: tokens [B, N, D] that stand in this order, and their layout.

@@ -1,14 +1,13 @@
 """The skeleton that backbones share: special tokens in, blocks, final norm, special tokens out, readout.
 
-A room brings its mixer; `SequenceBackbone` makes a backbone of it. B images, N patches, S special tokens, L = N + S,
-D width.
+A room brings its mixer; `SequenceBackbone` makes a backbone of it. B images, N patches, S special tokens, T tokens of a
+text, L = N + S + T, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from reorder_core.errors import UsageError
 from reorder_core.interfaces.backbone import Attention, Features, Level
 from reorder_core.interfaces.context import Context
 from reorder_core.layout import Layout, insert, take_apart
+from reorder_core.reading import Reading as Reading
 from reorder_core.sequence_settings import SequenceSettings
 from reorder_core.weights import load_weights
 
@@ -37,30 +37,6 @@ def seeded(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A forward pass that stands between two blocks, to be gone on with: by `SequenceModel.advance`, then `finish`.
-
-    done: blocks that are done. tokens_BLD: the whole sequence, special tokens in it. layouts: how it stands, without
-    special tokens. exits: the summaries read so far.
-    """
-
-    done: int
-    tokens_BLD: Tensor
-    layouts: tuple[Layout, ...]
-    exits: tuple[Tensor, ...] = ()
-
-    def part(self, images: Tensor | slice) -> Reading:
-        """The same for a part of its images (a slice, or numbers or a mask): what an early exit leaves to be read."""
-        layouts = tuple(layout.part(images) for layout in self.layouts)
-        return replace(
-            self,
-            tokens_BLD=self.tokens_BLD[images],
-            layouts=layouts,
-            exits=tuple(exit_BD[images] for exit_BD in self.exits),
-        )
-
-
 class SequenceModel(nn.Module):
     """The base of backbones: everything around the blocks.
 
@@ -71,7 +47,12 @@ class SequenceModel(nn.Module):
     summary is read too (`Features.exits`), as at the end; the exits of `between` come besides.
 
     A forward pass is `finish(advance(start(tokens, layout)))`, which a caller may take apart, to stop for some images.
+
+    A text goes after the last patch: its tokens are special tokens at the end of the sequence that are not the model's
+    own. A subclass that cannot have any says `takes_text = False`.
     """
+
+    takes_text: bool = True
 
     orders: int = 1
     order_sensitive: bool = True
@@ -130,20 +111,21 @@ class SequenceModel(nn.Module):
         last_B = torch.where(valid_BN, slot_N, 0).amax(dim=1)
         return patches_BND.take_along_dim(last_B[:, None, None], dim=1)[:, 0]
 
-    def forward(self, tokens_BND: Tensor, layout: Layouts) -> Features:
+    def forward(self, tokens_BND: Tensor, layout: Layouts, text_BTD: Tensor | None = None) -> Features:
         """tokens_BND in reading order (of the first layout), positions added. The summary is read as settings say."""
-        return self.finish(self.advance(self.start(tokens_BND, layout)))
+        return self.finish(self.advance(self.start(tokens_BND, layout, text_BTD)))
 
-    def start(self, tokens_BND: Tensor, layout: Layouts) -> Reading:
-        """Before the first block: special tokens stand among the patches."""
+    def start(self, tokens_BND: Tensor, layout: Layouts, text_BTD: Tensor | None = None) -> Reading:
+        """Before the first block: special tokens stand among the patches, a text after all of them."""
         layouts = layout if isinstance(layout, tuple) else (layout,)
-        tokens_BLD = self._with_special(tokens_BND, self.special_places(tokens_BND.shape[1]))
-        return Reading(0, tokens_BLD, tuple(one.with_special() for one in layouts))
+        tokens_BLD = self._with_special(tokens_BND, self.special_places(tokens_BND.shape[1]), text_BTD)
+        text = 0 if text_BTD is None else text_BTD.shape[1]
+        return Reading(0, tokens_BLD, tuple(one.with_special() for one in layouts), text=text)
 
     def advance(self, reading: Reading, until: int | None = None) -> Reading:
         """Go on until so many blocks are done; left out: all of them."""
         tokens_BLD, exits = reading.tokens_BLD, list(reading.exits)
-        special = self.special_places(reading.layouts[0].perm_GN.shape[1])
+        special = self.places(reading)
         layouts = tuple(one.with_special(special) for one in reading.layouts)
         plan = self._plan(layouts)
         blocks = list(self.blocks_in_order())[reading.done : until]
@@ -158,16 +140,21 @@ class SequenceModel(nn.Module):
                 if after is not layouts[0]:
                     layouts = (after, *layouts[1:])
                     plan = self._plan(layouts)
-        return Reading(
-            reading.done + len(blocks), tokens_BLD, tuple(one.with_special() for one in layouts), tuple(exits)
-        )
+        layouts = tuple(one.with_special() for one in layouts)
+        return Reading(reading.done + len(blocks), tokens_BLD, layouts, tuple(exits), reading.text)
+
+    def places(self, reading: Reading) -> tuple[int, ...]:
+        """Where special tokens stand in the whole sequence: the model's own, then those of the text."""
+        length = reading.tokens_BLD.shape[1]
+        own = self.special_places(reading.layouts[0].perm_GN.shape[1])
+        return (*own, *range(length - reading.text, length))
 
     def finish(self, reading: Reading) -> Features:
         """After the last block: the final norm, special tokens out, the summary."""
-        layout = reading.layouts[0]
-        special = self.special_places(layout.perm_GN.shape[1])
-        patches_BND, summary_BD = self._read(self.final_norm(reading.tokens_BLD), layout.with_special(special))
-        return Features((Level(patches_BND, layout),), summary_BD, reading.exits)
+        layout, tokens_BLD = reading.layouts[0], self.final_norm(reading.tokens_BLD)
+        patches_BND, summary_BD = self._read(tokens_BLD, layout.with_special(self.places(reading)))
+        text_BTD = tokens_BLD[:, tokens_BLD.shape[1] - reading.text :] if reading.text else None
+        return Features((Level(patches_BND, layout),), summary_BD, reading.exits, text_BTD)
 
     def _reorder(self, k: int, tokens_BLD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """What `between` makes of the patches after block k, the special tokens where they stood."""
@@ -196,15 +183,16 @@ class SequenceModel(nn.Module):
     def _plan(self, layouts: tuple[Layout, ...]) -> Any:
         return self.plan(layouts if self.orders > 1 else layouts[0])
 
-    def _with_special(self, tokens_BND: Tensor, special: tuple[int, ...]) -> Tensor:
-        tokens_1SD = self.special_tokens()
-        if tokens_1SD is None:
-            return tokens_BND
-        return insert(tokens_BND, tokens_1SD.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1), special)
+    def _with_special(self, tokens_BND: Tensor, special: tuple[int, ...], text_BTD: Tensor | None = None) -> Tensor:
+        tokens_1SD, tokens_BLD = self.special_tokens(), tokens_BND
+        if tokens_1SD is not None:
+            tokens_BLD = insert(tokens_BND, tokens_1SD.to(tokens_BND.dtype).expand(len(tokens_BND), -1, -1), special)
+        return tokens_BLD if text_BTD is None else torch.cat([tokens_BLD, text_BTD.to(tokens_BLD.dtype)], dim=1)
 
     def _read(self, tokens_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         patches_BND, special_BSD = take_apart(tokens_BLD, layout.special)
-        return patches_BND, self.summarise(patches_BND, special_BSD, layout.with_special())
+        own_BSD = special_BSD[:, : len(self.special_places(patches_BND.shape[1]))]
+        return patches_BND, self.summarise(patches_BND, own_BSD, layout.with_special())
 
 
 def _build_between(settings: Any, context: Context) -> Any:

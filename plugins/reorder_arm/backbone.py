@@ -104,14 +104,16 @@ class ArmBackbone(SequenceModel):
     def special_places(self, N: int) -> tuple[int, ...]:
         return (N // 2,) if self.settings.has_class_token else ()
 
-    def forward(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...]) -> Features:
+    def forward(
+        self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...], text_BTD: Tensor | None = None
+    ) -> Features:
         """tokens_BND in reading order, positions added. Levels: the last block's, normed, then earlier ones."""
         if self.settings.levels == 1:
-            return super().forward(tokens_BND, layout)
-        reading, kept = self.start(tokens_BND, layout), {}
+            return super().forward(tokens_BND, layout, text_BTD)
+        reading, kept = self.start(tokens_BND, layout, text_BTD), {}
         for depth in sorted(self.settings.depths_kept):
             reading = self.advance(reading, depth)
-            patches_BND, _ = take_apart(reading.tokens_BLD, self.special_places(tokens_BND.shape[1]))
+            patches_BND, _ = take_apart(reading.tokens_BLD, self.places(reading))
             kept[depth] = Level(patches_BND, reading.layouts[0])
         features = self.finish(reading)
         earlier = tuple(kept[depth] for depth in self.settings.depths_kept[1:])

@@ -41,6 +41,8 @@ class HierarchicalBackbone(SequenceModel):
     Raises `UsageError` for stages that do not fit the grid, and what the mixer raises for a width it cannot have.
     """
 
+    takes_text = False  # tokens are merged by squares or pairs of patches
+
     def __init__(self, settings: HierarchicalSettings, context: Context) -> None:
         super().__init__(settings, context)
         for problem in settings.mistakes(context.grid):

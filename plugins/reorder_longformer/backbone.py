@@ -67,8 +67,8 @@ class LongformerBackbone(SequenceModel):
         normed: Tensor = self.norm(tokens_BLD) if self.pre else tokens_BLD
         return normed
 
-    def _with_special(self, tokens_BND: Tensor, special: tuple[int, ...]) -> Tensor:
-        tokens_BLD = super()._with_special(tokens_BND, special)
+    def _with_special(self, tokens_BND: Tensor, special: tuple[int, ...], text_BTD: Tensor | None = None) -> Tensor:
+        tokens_BLD = super()._with_special(tokens_BND, special, text_BTD)
         return tokens_BLD if self.pre else self.embed_norm(tokens_BLD)
 
 

@@ -128,7 +128,7 @@ class LongformerMixer(nn.Module):
 
     def _global_places(self, layout: Layout) -> tuple[int, ...]:
         chosen = self.settings.global_tokens
-        if chosen == "none":
+        if chosen == "none" or not self.project_globally:
             return ()
         if chosen == "special":
             return layout.special

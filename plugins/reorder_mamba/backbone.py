@@ -108,8 +108,11 @@ class MambaBackbone(SequenceModel):
         summary_BD: Tensor = self.neck_norm(self.neck(special_BSD).flatten(1))
         return summary_BD
 
-    def init_state(self, batch: int) -> list[MixerState]:
-        """The state before the first patch, for `step`. Raises UsageError where the model can not run by steps."""
+    def init_state(self, batch: int, text: int = 0) -> list[MixerState]:
+        """The state before the first patch, for `step`. Raises UsageError where the model can not run by steps.
+
+        text: how many tokens of a text follow the patches; a recurrence need not know.
+        """
         if self.attention != "causal" or self.special_tokens() is not None or self.between is not None:
             raise UsageError("only a causal mamba without class token, registers and between can be run patch by patch")
         return [block.mixer.init_state(batch) for block in self.layers]

@@ -116,6 +116,8 @@ class TransformerXLBackbone(SequenceModel):
             self.norm = nn.LayerNorm(settings.width)
             self.make_class_token()
             initialise(self)
+        # a table of distances ends with the patches, unless segments have a length of their own
+        self.takes_text = not (settings.relative and settings.distances == "learned" and settings.segment == "auto")
         self.attention = first.attention
         self.order_sensitive = first.order_sensitive or settings.readout == "last"
         refuse_blind_class_token(self)
@@ -129,14 +131,17 @@ class TransformerXLBackbone(SequenceModel):
         normed: Tensor = self.norm(tokens_BLD)
         return normed
 
-    def init_state(self, batch: int) -> TransformerXLState:
-        """The state before the first patch, for `step`. Raises `UsageError` where the model cannot run by steps."""
+    def init_state(self, batch: int, text: int = 0) -> TransformerXLState:
+        """The state before the first patch, for `step`. Raises `UsageError` where the model cannot run by steps.
+
+        text: how many tokens of a text follow the patches.
+        """
         if self.attention != "causal" or self.settings.readout == "class" or self.between is not None:
             raise UsageError("only a causal transformer_xl without class token and between can be run patch by patch")
-        return TransformerXLState(
-            self.plan(Layout(self.grid, torch.arange(self.grid.size, device=self.norm.weight.device)[None])),
-            [block.mixer.init_state(batch) for block in self.blocks],
-        )
+        N = self.grid.size
+        layout = Layout(self.grid, torch.arange(N, device=self.norm.weight.device)[None])
+        plan = self.plan(layout.with_special(tuple(range(N, N + text))))
+        return TransformerXLState(plan, [block.mixer.init_state(batch) for block in self.blocks])
 
     def step(self, token_BD: Tensor, state: TransformerXLState) -> tuple[Tensor, TransformerXLState]:
         """The next patch: its output, equal to `forward`'s at this slot (outside of training), and the new state."""

@@ -69,15 +69,17 @@ class TimmVit(SequenceModel):
         self._embedding = (TimmEmbedding(model),)
         model.patch_embed, model.pos_embed = nn.Identity(), None
         self.vit = model
+        self.takes_text = getattr(model, "rope", None) is None  # timm turns every token that is no prefix
 
     def embedding(self, grid: Grid, patch: int, channels: int) -> TimmEmbedding:
         """timm's patch embedding with its positions. It was made for the grid of the context, and for no other."""
         assert (grid, patch, channels) == (self._context.grid, self._context.patch, self._context.channels)
         return self._embedding[0]
 
-    def start(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...]) -> Reading:
+    def start(self, tokens_BND: Tensor, layout: Layout | tuple[Layout, ...], text_BTD: Tensor | None = None) -> Reading:
         """tokens_BND in reading order, positions added; some models have a norm before the first block."""
-        return super().start(self.vit.norm_pre(tokens_BND), layout)
+        text_BTD = None if text_BTD is None else self.vit.norm_pre(text_BTD)
+        return super().start(self.vit.norm_pre(tokens_BND), layout, text_BTD)
 
     def special_places(self, N: int) -> tuple[int, ...]:
         return tuple(range(self.vit.num_prefix_tokens))

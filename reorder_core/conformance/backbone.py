@@ -17,6 +17,7 @@ from reorder_core.conformance.building import (
     require,
 )
 from reorder_core.conformance.strategies import for_all, token_batches
+from reorder_core.errors import UsageError
 from reorder_core.grid import Grid
 from reorder_core.interfaces.backbone import Features
 from reorder_core.layout import Layout
@@ -83,6 +84,8 @@ def check_backbone(
       tokens on the grid, in any order, to `tolerance`; `True` gives another summary in at least one of eight orders.
     - `attention = "causal"`: changing a later token changes no earlier output.
     - An image is read the same alone as in a batch; two groups at once as each group by itself; G = B too.
+    - `takes_text`: a text after the patches comes back as [B, T, D]; with causal attention it changes no patch and no
+      earlier token of its own, and it depends on the patches; steps (`init_state`, `step`) give the same.
     - Its state goes into another one and gives the same answer.
     """
     backbone = _Backbone(component, settings, grid or Grid(4, 4), tolerance)
@@ -94,8 +97,52 @@ def check_backbone(
         _check_causal(backbone)
         _check_images_are_independent(backbone)
         _check_groups(backbone)
+        check_text(backbone)
         _check_state(backbone, _Backbone(component, settings, backbone.grid, tolerance, seed=7))
     _check_gradients(backbone)
+
+
+def check_text(backbone: _Backbone, text: int = 5) -> None:
+    """The promises of `takes_text`, where the backbone makes them."""
+    module = backbone.module
+    if not getattr(module, "takes_text", False):
+        return
+    order = backbone.order(backbone.orders())
+    tokens_BND = backbone.tokens(2)
+    text_BTD = torch.randn(2, text, tokens_BND.shape[-1], generator=backbone.draw)
+    plain, read = module(tokens_BND, order), module(tokens_BND, order, text_BTD)
+    found_BTD = read.text_BTD
+    require(found_BTD is not None and found_BTD.shape == text_BTD.shape, "a text must come back as Features.text_BTD")
+    require(read.levels[0].tokens_BND.shape == plain.levels[0].tokens_BND.shape, "a text is no patch: keep both apart")
+    other = module(tokens_BND.roll(1, dims=0), order, text_BTD).text_BTD
+    require(not torch.equal(found_BTD, other), "a text must see the patches before it")
+    if module.attention != "causal":
+        return
+    for one, two in zip(plain.levels, read.levels, strict=True):
+        require(backbone.close(one.tokens_BND, two.tokens_BND), "causal: a text must change no patch before it")
+    changed_BTD = text_BTD.clone()
+    changed_BTD[:, -1] = torch.randn(text_BTD[:, -1].shape, generator=backbone.draw)
+    after_BTD = module(tokens_BND, order, changed_BTD).text_BTD
+    require(backbone.close(found_BTD[:, :-1], after_BTD[:, :-1]), "causal: a word must change no word before it")
+    require(not backbone.close(found_BTD[:, -1], after_BTD[:, -1]), "a word must change what becomes of itself")
+    _check_steps(backbone, torch.cat([tokens_BND, text_BTD], dim=1), read)
+
+
+def _check_steps(backbone: _Backbone, tokens_BLD: Tensor, read: Features) -> None:
+    """Token by token as in one pass, where the backbone can; one that cannot says so with `UsageError`."""
+    module, T = backbone.module, read.text_BTD.shape[1]  # type: ignore[union-attr]
+    if not hasattr(module, "init_state"):
+        return
+    try:
+        state = module.init_state(len(tokens_BLD), T)
+    except UsageError:
+        return
+    outputs = []
+    for token_BD in tokens_BLD.unbind(1):
+        output_BD, state = module.step(token_BD, state)
+        outputs.append(output_BD)
+    whole_BLD = torch.cat([read.levels[0].tokens_BND, read.text_BTD], dim=1)  # type: ignore[list-item]
+    require(backbone.close(torch.stack(outputs, dim=1), whole_BLD), "steps must give what one pass gives")
 
 
 def _check_declarations(module: Any) -> None:

@@ -31,11 +31,13 @@ class Features:
     levels: one for most models, several for a hierarchy, finest first.
     summary_BD: one vector an image, read where the backbone's readout says.
     exits: summaries [B, D] of earlier blocks, for a head to be read on them too; empty for most models.
+    text_BTD: what became of the text that stood after the patches, where there was one.
     """
 
     levels: tuple[Level, ...]
     summary_BD: Tensor
     exits: tuple[Tensor, ...] = field(default=())
+    text_BTD: Tensor | None = None
 
 
 @runtime_checkable
@@ -50,7 +52,10 @@ class Backbone(Protocol):
     `between(k, tokens, layout) -> (tokens, layout)`, called by the backbone after each block where it was set (see
     `interfaces/between.py`); a backbone whose settings have `between` sets it to the component named there;
     `order_per_image = False` where it cannot read each image of a batch in an order of its own;
-    `init_state(batch)` / `step(token, state)` for cached decoding;
+    `takes_text = True` where forward also takes tokens [B, T, D] of a text, read after the patches in the same sequence
+    (a causal model's patches do not see them, and each of them sees the patches and the text before it);
+    `init_state(batch, text)` / `step(token_BD, state) -> (output_BD, state)` for cached decoding, token by token: the
+    patches, then as many tokens of a text as were announced;
     `embedding(grid, patch, channels) -> nn.Module` when it brings a pretrained patch embedding and positions.
     """
 
