@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from reorder_core import permutation
 from reorder_core.catalogue import Catalogue
 from reorder_core.errors import UsageError
+from reorder_core.finished import finished_recipe, run_recipe
 from reorder_core.grid import Grid
 from reorder_core.interfaces.context import Context
 from reorder_core.interfaces.dataset import Batch, Dataset, Split, evenly
@@ -31,29 +33,18 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 @dataclass(frozen=True)
-class Opened:
-    """Everything that is needed to look at a model.
-
-    order_N: the order it reads in, int64 [N]; of a run the one it ended with, which for a policy with an order for each
-    image is that of its mean scores. steps: optimiser steps behind the weights, 0 for fresh ones. folder: of the run,
-    None for a recipe. context: to build further components in.
-    """
+class OpenedData:
+    """The data set of a recipe or a run, without a model. context: to build components in."""
 
     recipe: Recipe
     catalogue: Catalogue
     context: Context
     dataset: Dataset
-    model: Model
-    task: Task
-    order_N: NDArray[np.int64]
-    order_name: str
     device: torch.device
-    steps: int
-    folder: Path | None
 
     @property
     def grid(self) -> Grid:
-        return self.model.grid
+        return self.recipe.facts.grid
 
     def batches(self, split: Split, images: int, batch_size: int = 64) -> Iterator[Batch]:
         """`images` of a split, evenly spread over it, in batches on the device, as its first epoch shows them."""
@@ -62,6 +53,34 @@ class Opened:
         numbers = evenly(len(split), images)
         for start in range(0, len(numbers), batch_size):
             yield to_device(split.load(numbers[start : start + batch_size], 0), self.device)
+
+
+@dataclass(frozen=True)
+class Opened(OpenedData):
+    """Everything that is needed to look at a model.
+
+    order_N: the order it reads in, int64 [N]; of a run the one it ended with, which for a policy with an order for each
+    image is that of its mean scores. steps: optimiser steps behind the weights, 0 for fresh ones. folder: of the run,
+    None for a recipe.
+    """
+
+    model: Model
+    task: Task
+    order_N: NDArray[np.int64]
+    order_name: str
+    steps: int
+    folder: Path | None
+
+    def start(self) -> tuple[NDArray[np.int64], str] | None:
+        """The order [N] that the policy started from, as a run wrote it down, and its ordering's name; None without."""
+        from reorder_core.training.build import prior_of
+        from reorder_core.training.history import first_order
+
+        if self.recipe.policy is None:
+            return None
+        ref = prior_of(self.recipe)
+        written_N = None if self.folder is None else first_order(self.folder)
+        return (self.order_of(ref) if written_N is None else written_N), ref.name
 
     def order_of(self, ref: ComponentRef) -> NDArray[np.int64]:
         """The order that an ordering gives on this grid, fitted to the data where it learns from them."""
@@ -84,48 +103,68 @@ def open_target(path: Path | str, overrides: Sequence[str] = (), device: Device 
 
 def open_recipe(recipe: Recipe, device: Device = "auto") -> Opened:
     """A recipe built with its seed, in its own order, its weights as they are before the first step."""
-    return _open(recipe, device, None)
+    from reorder_core.training.build import build_parts
+
+    data = _open_data(recipe, device)
+    parts = build_parts(recipe, data.catalogue, data.dataset)
+    return _opened(data, parts.learner, parts.order_N, parts.order_name)
 
 
 def open_run(folder: Path | str, device: Device = "auto") -> Opened:
     """A run's model as its newest whole checkpoint has it (the averaged weights where there are any), in its order.
 
-    folder: `runs/<name>/<id>/`, or that of a control below it. Raises `UsageError` where it is no run, or has no whole
-    checkpoint.
+    The orders of a finished run are those of its order.json: no ordering is built or fitted again, so that what it was
+    made of may be gone. folder: `runs/<name>/<id>/`, or that of a control below it. Raises `UsageError` where it is no
+    run, or has no whole checkpoint.
     """
-    place = Path(folder)
-    saved = place / "recipe.yaml"
-    if not saved.is_file():
-        runs = sorted(each.parent for each in place.glob("*/recipe.yaml"))
-        hint = f": did you mean {runs[-1]}?" if runs else ": give the folder that holds recipe.yaml and checkpoints/"
-        raise UsageError(f"{place} is no folder of a run{hint}")
-    return _open(load_recipe(saved), device, place)
+    from reorder_core.training.build import base_context, build_learner, build_parts
+
+    place, saved = Path(folder), run_recipe(folder)
+    if (place / "order.json").is_file():
+        recipe = finished_recipe(place)
+        data = _open_data(recipe, device)
+        orders_RN, name = _orders_of_run(place, data.grid.size)
+        torch.manual_seed(recipe.seed)
+        context, further_from = base_context(recipe, data.catalogue), partial(_further_of_run, orders_RN, place)
+        learner, order_N = build_learner(recipe, data.catalogue, context, further_from), orders_RN[0]
+        steps = _take_weights(learner, place)
+    else:
+        recipe = load_recipe(saved)
+        data = _open_data(recipe, device)
+        parts = build_parts(recipe, data.catalogue, data.dataset)
+        learner, steps = parts.learner, _take_weights(parts.learner, place)
+        order_N, name = _order_so_far(place, parts.order_N, parts.order_name)
+    return _opened(data, learner, order_N, name, steps, place)
 
 
-def _open(recipe: Recipe, device: Device, folder: Path | None) -> Opened:
-    from reorder_core.training.build import base_context, build_dataset, build_parts
+def open_data(folder: Path | str, device: Device = "cpu") -> OpenedData:
+    """The data set of a finished run: nothing else of it is built, nor has to be there. Raises as `open_run` does."""
+    return _open_data(finished_recipe(folder, built=("data",)), device)
+
+
+def _open_data(recipe: Recipe, device: Device) -> OpenedData:
+    from reorder_core.training.build import base_context, build_dataset
     from reorder_core.training.devices import choose_device
 
     catalogue = Catalogue.load()
     dataset = build_dataset(recipe, catalogue)
-    parts = build_parts(recipe, catalogue, dataset)
-    order_N, name, steps = parts.order_N, parts.order_name, 0
-    if folder is not None:
-        steps = _take_weights(parts.learner, folder)
-        order_N, name = _order_of_run(folder, order_N, name)
-        _take_further_orders(parts.learner.model, folder)
-    where = choose_device(device)
-    learner = parts.learner.to(where).eval()
+    return OpenedData(recipe, catalogue, base_context(recipe, catalogue), dataset, choose_device(device))
+
+
+def _opened(
+    data: OpenedData, learner: Any, order_N: NDArray[np.int64], name: str, steps: int = 0, folder: Path | None = None
+) -> Opened:
+    learner = learner.to(data.device).eval()
     return Opened(
-        recipe=recipe,
-        catalogue=catalogue,
-        context=base_context(recipe, catalogue),
-        dataset=dataset,
+        recipe=data.recipe,
+        catalogue=data.catalogue,
+        context=data.context,
+        dataset=data.dataset,
+        device=data.device,
         model=learner.model,
         task=learner.task,
         order_N=order_N,
         order_name=name,
-        device=where,
         steps=steps,
         folder=folder,
     )
@@ -140,33 +179,36 @@ def _take_weights(learner: Any, folder: Path) -> int:
     return int(snapshot.state["step"])
 
 
-def _order_of_run(folder: Path, order_N: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], str]:
-    """The order that a finished run ended with; of an unfinished one the last it wrote down."""
-    finished, rows = folder / "order.json", folder / "metrics.jsonl"
+def _orders_of_run(folder: Path, N: int) -> tuple[NDArray[np.int64], str]:
+    """The order that a finished run ended with, and below it those that its model read besides, [R, N]; its name."""
+    path = folder / "order.json"
     try:
-        if finished.is_file():
-            found = json.loads(finished.read_text(encoding="utf-8"))
-            return permutation.validate(found["permutation"], len(order_N), what=str(finished)), str(found["name"])
-        for line in reversed(rows.read_text(encoding="utf-8").splitlines()):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        orders = [found["permutation"], *found["provenance"].get("further_orders", ())]
+        return np.stack([permutation.validate(each, N, what=str(path)) for each in orders]), str(found["name"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"the order of the run {folder} cannot be read ({error}): is it whole?") from error
+
+
+def _further_of_run(orders_RN: NDArray[np.int64], folder: Path, wanted: int) -> torch.Tensor | None:
+    """All orders of a finished run but the first, where its backbone reads several."""
+    if len(orders_RN) != wanted:
+        raise UsageError(
+            f"the orders of the run {folder} cannot be read ({len(orders_RN) - 1} further orders, and the model reads "
+            f"{wanted - 1}): is it whole?"
+        )
+    return torch.from_numpy(orders_RN[1:]) if wanted > 1 else None
+
+
+def _order_so_far(folder: Path, order_N: NDArray[np.int64], name: str) -> tuple[NDArray[np.int64], str]:
+    """The last order that an unfinished run wrote down."""
+    path = folder / "metrics.jsonl"
+    try:
+        for line in reversed(path.read_text(encoding="utf-8").splitlines()):
             row = json.loads(line)
             if row.get("event") == "order":
-                last_N = permutation.validate(row["permutation"], len(order_N), what=str(rows))
+                last_N = permutation.validate(row["permutation"], len(order_N), what=str(path))
                 return last_N, name if np.array_equal(last_N, order_N) else f"step {row['step']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"the order of the run {folder} cannot be read ({error}): is it whole?") from error
     return order_N, name
-
-
-def _take_further_orders(model: Model, folder: Path) -> None:
-    """The other orders that a finished run read at once, as it wrote them down."""
-    finished = folder / "order.json"
-    if model.further_RN is None or not finished.is_file():
-        return
-    try:
-        found = json.loads(finished.read_text(encoding="utf-8"))["provenance"]["further_orders"]
-        orders = [permutation.validate(each, model.grid.size, what=str(finished)) for each in found]
-        if len(orders) != len(model.further_RN):
-            raise ValueError(f"{len(orders)} further orders, and the model reads {len(model.further_RN)}")
-        model.further_RN = torch.from_numpy(np.stack(orders))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"the orders of the run {folder} cannot be read ({error}): is it whole?") from error

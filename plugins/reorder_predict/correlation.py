@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from reorder_core.rank_correlation import cosine, pearson, spearman
+
 _EXACT = 8  # pairs up to which all M! successions are tried: 40,320
 _DRAWN = 20_000  # random successions otherwise
 _SLACK = 1e-9  # correlations that differ by rounding count as equal
@@ -58,24 +60,18 @@ def correlate(x_M: Sequence[float], y_M: Sequence[float], resamples: int, rng: n
     p, exact = permutation_p(x, y, rng)
     return Correlation(
         len(x),
-        _estimate(float(spearman(x[None], y[None])[0]), spearman(x_RM, y_RM)),
+        _estimate(float(spearman(x, y)), spearman(x_RM, y_RM)),
         _estimate(float(kendall(x[None], y[None])[0]), kendall(x_RM, y_RM)),
         p,
         exact,
     )
 
 
-def spearman(x_RM: NDArray[np.float64], y_RM: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spearman's rho of each row with mid-ranks for ties, [R]; NaN where a side is constant."""
-    return _pearson(rankdata(x_RM, axis=1), rankdata(y_RM, axis=1))
-
-
 def kendall(x_RM: NDArray[np.float64], y_RM: NDArray[np.float64]) -> NDArray[np.float64]:
     """Kendall's tau-b of each row (ties taken out of the denominator), [R]; NaN where a side is constant."""
     first, second = np.triu_indices(x_RM.shape[1], k=1)
     sign_x, sign_y = (np.sign(value[:, first] - value[:, second]) for value in (x_RM, y_RM))
-    below_R = np.sqrt((sign_x**2).sum(axis=1) * (sign_y**2).sum(axis=1))
-    return _divide((sign_x * sign_y).sum(axis=1), below_R)
+    return cosine(sign_x, sign_y)
 
 
 def permutation_p(x_M: NDArray[np.float64], y_M: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, bool]:
@@ -84,13 +80,13 @@ def permutation_p(x_M: NDArray[np.float64], y_M: NDArray[np.float64], rng: np.ra
     Exact up to 8 pairs; else 20,000 random ones, the observed one counted with them (Phipson & Smyth 2010).
     """
     M = len(x_M)
-    x_1M, y_M = rankdata(x_M)[None], rankdata(y_M)
-    observed = abs(_pearson(x_1M, y_M[None])[0]) - _SLACK
+    x_M, y_M = rankdata(x_M), rankdata(y_M)
+    observed = abs(float(pearson(x_M, y_M))) - _SLACK
     if M <= _EXACT:
         order_PM = np.array([*permutations(range(M))])
-        return float(np.mean(np.abs(_pearson(x_1M, y_M[order_PM])) >= observed)), True
+        return float(np.mean(np.abs(pearson(x_M, y_M[order_PM])) >= observed)), True
     order_PM = rng.permuted(np.tile(np.arange(M), (_DRAWN, 1)), axis=1)
-    as_large = int(np.sum(np.abs(_pearson(x_1M, y_M[order_PM])) >= observed))
+    as_large = int(np.sum(np.abs(pearson(x_M, y_M[order_PM])) >= observed))
     return (as_large + 1) / (_DRAWN + 1), False
 
 
@@ -102,17 +98,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (count - rank) * p_values[place]))
         found[int(place)] = running
     return found
-
-
-def _pearson(x_RM: NDArray[np.float64], y_RM: NDArray[np.float64]) -> NDArray[np.float64]:
-    x_RM = x_RM - x_RM.mean(axis=1, keepdims=True)
-    y_RM = y_RM - y_RM.mean(axis=1, keepdims=True)
-    return _divide((x_RM * y_RM).sum(axis=1), np.sqrt((x_RM**2).sum(axis=1) * (y_RM**2).sum(axis=1)))
-
-
-def _divide(above_R: NDArray[np.float64], below_R: NDArray[np.float64]) -> NDArray[np.float64]:
-    out: NDArray[np.float64] = np.divide(above_R, below_R, out=np.full(above_R.shape, np.nan), where=below_R > 1e-12)
-    return np.clip(out, -1, 1)
 
 
 def _estimate(value: float, value_R: NDArray[np.float64]) -> Estimate:

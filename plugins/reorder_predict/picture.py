@@ -44,7 +44,7 @@ def draw_model(findings: Findings, model: str, path: Path) -> Path:
         if row is not None:
             rho = row.found.spearman
             title += f"\nrho {rho.value:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}], {row.found.pairs} orders"
-            title += "" if not row.doubts else ", too thin"
+            title += f"\n{row.verdict}" if row.twin else ", too thin" if row.doubts else ""
         axis.set_title(title, fontsize=9)
     for axis in panels[len(names) :]:
         axis.set_axis_off()

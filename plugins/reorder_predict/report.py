@@ -33,6 +33,7 @@ def summary(findings: Findings) -> list[str]:
 def _of_model(model: str, rows: Sequence[Association]) -> str:
     if not rows:
         return f"{model}: no statistic could be tested"
+    rows = [row for row in rows if not row.twin]
     sure = [row for row in rows if not row.doubts]
     if sure:
         told = "; ".join(f"{row.statistic} (rho {_show(row.found.spearman)}, {row.found.pairs} orders)" for row in sure)
@@ -121,8 +122,8 @@ def _associations(findings: Findings) -> Table:
             _show(row.found.spearman),
             _show(row.found.kendall),
             f"{row.found.p:.2g}{'' if row.found.exact else '~'}",
-            f"{row.corrected:.2g}",
-            Text(row.verdict, style="dim" if row.doubts else "green"),
+            "" if row.twin else f"{row.corrected:.2g}",
+            Text(row.verdict, style="dim" if row.doubts or row.twin else "green"),
         )
     return shown
 

@@ -14,6 +14,7 @@ from reorder_core import Grid, permutation
 from reorder_predict.prior import PriorTable
 from reorder_predict.table import Order, Table
 
+_DIGITS = 9  # beyond them is rounding, which would rank what is a tie: an order and its reverse have the same entropies
 Columns = dict[str, dict[str, float]]  # statistic -> order -> value
 
 
@@ -48,6 +49,8 @@ def all_statistics(table: Table, priors: Sequence[PriorTable], notes: list[str])
     constant = [name for name, column in found.items() if len(column) > 1 and _is_constant(column.values())]
     for name in constant:
         del found[name]
+    for column in found.values():
+        column.update({order: float(f"{value:.{_DIGITS}g}") for order, value in column.items()})
     if constant:
         verb = "is" if len(constant) == 1 else "are"
         notes.append(f"{', '.join(constant)} {verb} the same in every order, and can predict nothing")

@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reorder_core import UsageError, output_folder, write_json
-from reorder_core.opened import Opened, open_recipe
-from reorder_core.recipe import load_recipe
+from reorder_core.opened import OpenedData, open_data
 from reorder_predict.between import Association, associations
 from reorder_predict.prior import read_prior
 from reorder_predict.report import print_findings, summary
-from reorder_predict.runs import Finished, read_runs
+from reorder_predict.runs import read_runs
 from reorder_predict.statistics import Columns, all_statistics
 from reorder_predict.table import Table, build_table
 from reorder_predict.transfer import Transfer, by_chance, transfers
@@ -122,15 +121,13 @@ def _note_learned(table: Table, notes: list[str]) -> None:
             notes.append(f"{order.name} is the permutation of {same}: the two count as orders, and are not independent")
 
 
-def _open_data(table: Table, notes: list[str]) -> Opened | None:
-    """The data set of the runs, opened by one of their recipes; the policy and controls have no part in it."""
+def _open_data(table: Table, notes: list[str]) -> OpenedData | None:
+    """The data set of the runs, opened by one of their recipes."""
     if table.grid.frames > 1:
         notes.append("the question within the data set is asked of images, not of films, and was left out")
         return None
-    run: Finished = min((run for cell in table.cells for run in cell.runs), key=lambda run: run.learned)
-    opened = open_recipe(
-        load_recipe(run.folder / "recipe.yaml").with_overrides({"policy": None, "controls": []}), "cpu"
-    )
+    run = table.cells[0].runs[0]
+    opened = open_data(run.folder)
     images = len(opened.dataset.validation)
     if images != run.score_S.size:
         raise UsageError(
@@ -141,7 +138,7 @@ def _open_data(table: Table, notes: list[str]) -> Opened | None:
 
 
 def _within(
-    opened: Opened,
+    opened: OpenedData,
     table: Table,
     resamples: int,
     seed: int,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reorder_core.rank_correlation import spearman
 from reorder_predict.between import points
-from reorder_predict.correlation import spearman
 from reorder_predict.statistics import Columns
 from reorder_predict.table import Cell, Table
 
@@ -131,7 +131,7 @@ def _leave_out(predictor: str, rows: Rows, guess: Any) -> Transfer | None:
         others = [part for name, part in parts.items() if name != model]
         told_M = guess(others, names, x_MF)
         wrong_here, spread_here = float(((z_M - told_M) ** 2).sum()), float((z_M**2).sum())
-        rank = float(spearman(told_M[None], z_M[None])[0])
+        rank = float(spearman(told_M, z_M))
         guesses.append(Guess(model, len(names), 1 - wrong_here / spread_here, rank))
         wrong, spread = wrong + wrong_here, spread + spread_here
     return Transfer(predictor, tuple(guesses), 1 - wrong / spread)

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reorder_core import Grid
-from reorder_core.opened import Opened
+from reorder_core.opened import OpenedData
+from reorder_core.patches import cut
 
 _CELLS_AT_ONCE = 8_000_000  # differences held at a time: 32 MB
 
@@ -33,7 +33,7 @@ class Variation:
 
 
 def measure(
-    opened: Opened,
+    opened: OpenedData,
     orders_OKN: Sequence[NDArray[np.int64]],
     images: int,
     batch_size: int,
@@ -49,7 +49,7 @@ def measure(
     first_E, second_E, share_EO = _pairs([*orders_OKN, row_major_1N])
     along, contrast, classes = [], [], []
     for batch in opened.batches(opened.dataset.validation, images, batch_size):
-        patches_BNP = cut(batch.images_BCHW, opened.grid)
+        patches_BNP = torch.from_numpy(cut(batch.images_BCHW.numpy(), opened.grid))
         along.append(_differences(patches_BNP, first_E, second_E) @ share_EO)
         contrast.append(patches_BNP.double().flatten(1).std(dim=1, correction=0).cpu().numpy())
         classes.append(_class_B(batch.target))
@@ -63,14 +63,6 @@ def measure(
 def _class_B(target: object) -> NDArray[np.int64] | None:
     is_class = isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
     return target.cpu().numpy().astype(np.int64) if is_class else None
-
-
-def cut(images_BCHW: Tensor, grid: Grid) -> Tensor:
-    """Images cut into patches, row by row, [B, N, P]."""
-    B, C, H, W = images_BCHW.shape
-    height, width = H // grid.rows, W // grid.columns
-    cut_BRCNHW = images_BCHW.reshape(B, C, grid.rows, height, grid.columns, width).permute(0, 2, 4, 1, 3, 5)
-    return cut_BRCNHW.reshape(B, grid.size, C * height * width)
 
 
 def _pairs(

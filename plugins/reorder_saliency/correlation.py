@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from reorder_core.permutation import invert
+from reorder_core.rank_correlation import spearman
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,9 @@ def rank_correlations(salience_RN: NDArray[np.float64], slot_ON: NDArray[np.int6
 
     Where one of the two is the same everywhere there is no association to speak of, and it is 0.
     """
-    rank_RN, rank_ON = (_standardised(rankdata(values, axis=1)) for values in (salience_RN, slot_ON))
-    found_RO: NDArray[np.float64] = np.clip(rank_RN @ rank_ON.T, -1, 1)
-    return found_RO
+    return np.nan_to_num(spearman(salience_RN[:, None], slot_ON[None]))
 
 
 def chance(N: int) -> float:
     """95 % of random orders of N patches lie nearer to 0 than this (Spearman's ρ has variance 1 / (N - 1))."""
     return 1.0 if N < 2 else min(1.0, 1.96 / float(np.sqrt(N - 1)))
-
-
-def _standardised(rank_RN: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred_RN = rank_RN - rank_RN.mean(axis=1, keepdims=True)
-    length_R1 = np.linalg.norm(centred_RN, axis=1, keepdims=True)
-    found_RN: NDArray[np.float64] = centred_RN / np.where(length_R1 > 0, length_R1, 1.0)
-    return found_RN

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reorder_core import Batch, ComponentRef, UsageError, output_folder, write_json
+from reorder_core import Batch, UsageError, output_folder, write_json
 from reorder_core.opened import Opened, open_run
 from reorder_saliency.correlation import Placed, chance, placed
 from reorder_saliency.measures import METHODS, maps, passes
@@ -165,12 +165,8 @@ def _orders(opened: Opened) -> dict[str, NDArray[np.int64]]:
     """The run's own order and its reverse, row by row, and where its policy started from."""
     row_major_N = np.arange(opened.grid.size, dtype=np.int64)
     orders = {"own": opened.order_N, "own reversed": opened.order_N[::-1].copy(), "row_major": row_major_N}
-    recipe = opened.recipe
-    if recipe.policy is not None:
-        start: ComponentRef = getattr(recipe.policy.settings, "prior", None) or recipe.ordering.ref
-        start_N = opened.order_of(start)
-        if not np.array_equal(start_N, row_major_N):
-            orders[f"start ({start.name})"] = start_N
+    if (start := opened.start()) is not None and not np.array_equal(start[0], row_major_N):
+        orders[f"start ({start[1]})"] = start[0]
     return orders
 
 

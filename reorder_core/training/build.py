@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,37 +87,55 @@ def build_parts(
     order_from: the fixed order of a control, in place of the recipe's ordering.
     """
     torch.manual_seed(recipe.seed)
-    context = base_context(recipe, catalogue)
+    context = base_context(recipe, catalogue).changed(dataset=dataset)
     assert context.generator is not None
     prior = prior_of(recipe)
     order_N, chosen = fitted(prior, catalogue, context, dataset) if order_from is None else (order_from(context), "")
     made_by = order_name or str(catalogue.find(prior.kind, prior.name))
     permutation.validate(order_N, recipe.facts.grid.size, what=made_by)
-    backbone = catalogue.build(recipe.backbone.ref, context)
-    further_RN = _further_orders(recipe, catalogue, context, dataset, backbone.orders)
-    positions = recipe.positions
-    model = Model(backbone, context.grid, context.patch, context.channels, positions.kind, positions.follow, further_RN)
-    context = context.changed(width=backbone.width)
-    task = catalogue.build(recipe.task.ref, context)
-    policy = None
-    if recipe.policy is not None:
-        if task.batch_coupled:
-            raise UsageError(
-                f"the images of a batch depend on each other in the task '{recipe.task.ref.name}', so that no loss is "
-                f"the reward of one image's order: take the policy away (-o policy=null)"
-            )
-        policy = catalogue.build(recipe.policy.ref, context.changed(prior_N=order_N, width=token_width(backbone)))
-        _refuse_one_order_a_batch(recipe, backbone, policy)
+    further_from = partial(_further_orders, recipe, catalogue, context, dataset)
+    learner = build_learner(recipe, catalogue, context, further_from)
     return Parts(
         recipe=recipe,
         grid=context.grid,
         dataset=dataset,
         order_N=np.asarray(order_N, dtype=np.int64),
         order_name=order_name or (f"{prior.name} ({chosen})" if chosen else prior.name),
-        policy=policy,
-        learner=Learner(model, task),
-        generator=context.generator,  # type: ignore[arg-type]
+        policy=_build_policy(recipe, catalogue, context, learner, order_N),
+        learner=learner,
+        generator=context.generator,
     )
+
+
+def build_learner(
+    recipe: Recipe, catalogue: Catalogue, context: Context, further_from: Callable[[int], torch.Tensor | None]
+) -> Learner:
+    """Model and task with fresh weights, which come from torch's global generator: seed it first.
+
+    further_from: given how many orders the backbone reads, those besides the first, int64 [R, N], or None for one.
+    """
+    backbone = catalogue.build(recipe.backbone.ref, context)
+    further_RN = further_from(backbone.orders)
+    positions = recipe.positions
+    model = Model(backbone, context.grid, context.patch, context.channels, positions.kind, positions.follow, further_RN)
+    return Learner(model, catalogue.build(recipe.task.ref, context.changed(width=backbone.width)))
+
+
+def _build_policy(
+    recipe: Recipe, catalogue: Catalogue, context: Context, learner: Learner, order_N: NDArray[np.int64]
+) -> Any:
+    """The policy, starting from `order_N`; None where there is none. Raises `UsageError` where it cannot learn."""
+    if recipe.policy is None:
+        return None
+    if learner.task.batch_coupled:
+        raise UsageError(
+            f"the images of a batch depend on each other in the task '{recipe.task.ref.name}', so that no loss is "
+            f"the reward of one image's order: take the policy away (-o policy=null)"
+        )
+    backbone = learner.model.backbone
+    policy = catalogue.build(recipe.policy.ref, context.changed(prior_N=order_N, width=token_width(backbone)))
+    _refuse_one_order_a_batch(recipe, backbone, policy)
+    return policy
 
 
 def token_width(backbone: Any) -> int:

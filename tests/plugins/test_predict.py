@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from reorder_predict.correlation import correlate, holm, kendall, permutation_p, spearman
+from reorder_predict.correlation import correlate, holm, kendall, permutation_p
 from reorder_predict.picture import places
 from reorder_predict.statistics import order_statistics
 from scipy.stats import kendalltau, spearmanr
@@ -18,6 +18,7 @@ from scipy.stats import kendalltau, spearmanr
 from reorder_core import ComponentRef, Context, Grid, UsageError
 from reorder_core.catalogue import Catalogue
 from reorder_core.cli.main import main
+from reorder_core.rank_correlation import spearman
 from reorder_core.recipe import load_recipe
 
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
@@ -112,9 +113,46 @@ def test_accuracy_that_is_a_statistic_is_found_and_chance_is_too_thin(planted, t
     assert "mamba: accuracy goes with" in said
     assert "vit: the evidence is too thin" in said
     assert "unigram_entropy is the same in every order, and can predict nothing" in found["notes"]
+    assert row_of(found, "bytes_again", "mamba")["verdict"] == "same ranks as reduction, reversed"
     pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert pictures == ["orders_1_mamba.png", "orders_2_vit.png"]
     assert json.loads((tmp_path / "out" / "predict.json").read_text()) == found
+
+
+def test_a_statistic_with_the_ranks_of_another_is_shown_and_not_tested_again(tmp_path, capsys, unpainted):
+    """Bigram entropy and mutual information, where every order has the unigram entropy 3: twice 3 is their sum."""
+    chance = np.random.default_rng(3).permutation(len(NAMES))
+    rows = {
+        name: (0.1 + 0.01 * chance[n], {"bigram_entropy": 2 + n / 7, "mutual_information": 2 * 3 - (2 + n / 7)})
+        for n, name in enumerate(NAMES)
+    }
+    rows["snake"][1].update(bigram_entropy=2 + 1e-15, mutual_information=4 - 3e-15)  # as row_major's, but for rounding
+    prior = write_prior(tmp_path / "p.json", rows)
+    runs = [write_run(tmp_path / name, name, 0.2 + 0.03 * n) for n, name in enumerate(NAMES)]
+    found = predict(capsys, *runs, "--prior", prior, "--out", tmp_path / "out")
+    first, twin = row_of(found, "bigram_entropy"), row_of(found, "mutual_information")
+    assert (first["same_ranks_as"], twin["same_ranks_as"]) == (None, "bigram_entropy")
+    assert (twin["verdict"], twin["p_holm"], twin["predicts"]) == ("same ranks as bigram_entropy, reversed", None, None)
+    assert twin["spearman"]["value"] == pytest.approx(-first["spearman"]["value"])
+    tested = [row for row in found["between_orders"] if row["same_ranks_as"] is None]
+    assert {row["statistic"] for row in tested} == {
+        "neighbour_distance",
+        "unit_steps",
+        "tau_to_row_major",
+        "reduction",
+        "bigram_entropy",
+    }
+    assert [row["p_holm"] for row in tested] == pytest.approx(holm([row["p"] for row in tested]))
+    assert first["p_holm"] == pytest.approx(5 * first["p"]), "the strongest of five tests, not of six"
+    assert "mutual_information" not in found["summary"][0]
+
+
+def test_ranks_are_compared_over_the_same_orders_only(tmp_path, capsys, unpainted):
+    rows = {name: (0.01 * n, {"entropy": 1.0 * n} if n else {}) for n, name in enumerate(NAMES[:6])}
+    runs = [write_run(tmp_path / name, name, 0.2 + 0.03 * n) for n, name in enumerate(NAMES[:6])]
+    prior = write_prior(tmp_path / "p.json", rows)
+    found = predict(capsys, *runs, "--prior", prior, "--out", tmp_path / "out")
+    assert (row_of(found, "entropy")["pairs"], row_of(found, "entropy")["same_ranks_as"]) == (5, None)
 
 
 def test_a_model_that_was_not_seen_is_predicted_from_one_like_it(tmp_path, capsys, unpainted):
