@@ -1,6 +1,6 @@
 """The ordering `greedy_similarity`: a short tour through the patches, each step to one that looks alike.
 
-n images, N patches, P numbers in a patch, S tours that are tried.
+n images, C channels, H W pixels, N patches, P numbers in a patch, S tours that are tried.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from reorder_core import Context
-from reorder_data_orderings.fitted import FittedOrdering
+from reorder_core import Context, Grid
+from reorder_core.fitted_ordering import FittedOrdering
+from reorder_core.patches import cut
 from reorder_data_orderings.settings import GreedySimilaritySettings
 
 _NOTHING = 1e-9  # a turn must shorten the tour by this share of its longest step, so that rounding never cycles
@@ -28,8 +29,8 @@ class GreedySimilarity(FittedOrdering):
         self.settings = settings
         self.images = settings.images
 
-    def order_of(self, patches_nNP: NDArray[np.float32]) -> NDArray[np.int64]:
-        distance_NN = distances(patches_nNP)
+    def order_of(self, images_nCHW: NDArray[np.float32], grid: Grid) -> NDArray[np.int64]:
+        distance_NN = distances(cut(images_nCHW, grid))
         order_N = nearest_neighbour_tour(distance_NN, self.settings.starts)
         if self.settings.two_opt:
             order_N = two_opt(order_N, distance_NN)
@@ -93,14 +94,20 @@ def two_opt(order_N: NDArray[np.int64], distance_NN: NDArray[np.float64]) -> NDA
     least = _NOTHING * max(float(distance_NN.max(initial=0.0)), 1e-300)
     idle, begin = 0, 1
     while idle < N:
-        before, first = ring_NN[tour[begin - 1]], ring_NN[tour[begin]]
-        last_J, after_J = tour[begin:-1], tour[begin + 1 :]
-        gain_J = before[tour[begin]] + ring_NN[last_J, after_J] - before[last_J] - first[after_J]
-        best = int(gain_J.argmax())
-        if gain_J[best] > least:
-            tour[begin : begin + best + 1] = tour[begin : begin + best + 1][::-1].copy()
+        length, gain = best_turn(tour, ring_NN, begin)
+        if gain > least:
+            tour[begin : begin + length] = tour[begin : begin + length][::-1].copy()
             idle = 0
         else:
             idle += 1
             begin = begin % N + 1
     return tour[1:-1].astype(np.int64)
+
+
+def best_turn(tour: NDArray[np.int64], ring_NN: NDArray[np.float64], begin: int) -> tuple[int, float]:
+    """Of all stretches that begin at this slot, the length of the one whose turning saves most, and what it saves."""
+    before, first = ring_NN[tour[begin - 1]], ring_NN[tour[begin]]
+    last_J, after_J = tour[begin:-1], tour[begin + 1 :]
+    gain_J = before[tour[begin]] + ring_NN[last_J, after_J] - before[last_J] - first[after_J]
+    best = int(gain_J.argmax())
+    return best + 1, float(gain_J[best])

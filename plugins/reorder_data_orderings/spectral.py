@@ -1,6 +1,6 @@
 """The ordering `spectral`: along the Fiedler vector of the graph of patches, weighted by their correlations.
 
-n images, N patches, P numbers in a patch, M patches of a connected part.
+n images, C channels, H W pixels, N patches, P numbers in a patch, M patches of a connected part.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.sparse.csgraph import connected_components
 
-from reorder_core import Context
-from reorder_data_orderings.fitted import FittedOrdering
+from reorder_core import Context, Grid
+from reorder_core.fitted_ordering import FittedOrdering
+from reorder_core.patches import cut
 from reorder_data_orderings.settings import SpectralSettings
 
 _NO_EDGE = 1e-9  # correlations below it are rounding
@@ -27,8 +28,8 @@ class Spectral(FittedOrdering):
         super().__init__()
         self.images = settings.images
 
-    def order_of(self, patches_nNP: NDArray[np.float32]) -> NDArray[np.int64]:
-        return seriate(correlations(patches_nNP))
+    def order_of(self, images_nCHW: NDArray[np.float32], grid: Grid) -> NDArray[np.int64]:
+        return seriate(correlations(cut(images_nCHW, grid)))
 
 
 def correlations(patches_nNP: NDArray[np.float32]) -> NDArray[np.float64]:

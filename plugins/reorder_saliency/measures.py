@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reorder_core import Batch, Grid
+from reorder_core.patches import cut
 from reorder_saliency.objective import Objective
 from reorder_saliency.rollout import rollout
 
@@ -78,16 +79,13 @@ def by_occlusion(objective: Objective, batches: Sequence[Batch], tick: Tick = la
 
 def variance_N(images_BCHW: NDArray[np.float32], grid: Grid) -> NDArray[np.float64]:
     """The variance of each patch over the images, mean over its pixels, float64 [N]: of the data, without a model."""
-    spread_CHW = torch.from_numpy(images_BCHW.var(axis=0, dtype=np.float64))
-    found_N: NDArray[np.float64] = patch_sums(spread_CHW[None], grid)[0].numpy()
-    return found_N * grid.size / spread_CHW.numel()
+    found_N: NDArray[np.float64] = cut(images_BCHW, grid).var(axis=0, dtype=np.float64).mean(axis=1)
+    return found_N
 
 
 def patch_sums(values_BCHW: Tensor, grid: Grid) -> Tensor:
-    """The sum over the pixels and channels of each patch, [B, N]."""
-    B, C, H, W = values_BCHW.shape
-    split = values_BCHW.reshape(B, C, grid.rows, H // grid.rows, grid.columns, W // grid.columns)
-    return split.sum(dim=(1, 3, 5)).flatten(1)
+    """The sum over the pixels and channels of each patch, [B, N], on the CPU."""
+    return torch.from_numpy(cut(values_BCHW.cpu().numpy(), grid).sum(axis=2))
 
 
 def pixels_of(patch: int, grid: Grid, images_BCHW: Tensor) -> tuple[slice, slice, slice]:

@@ -33,7 +33,9 @@ class SaliencySettings(Settings):
         return self
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
-        """Reads the run's recipe, so that a run on other images or another grid is found before anything starts."""
+        """Reads the run's recipe, so that a run on other images or another grid, or one that is not finished, is found
+        before anything starts. Whether its model has the attention that `rollout` follows shows when it is built.
+        """
         if self.run is None:
             return
         try:
@@ -47,15 +49,15 @@ class SaliencySettings(Settings):
 def misfit(run: Path, grid: Grid, data: DataFacts) -> str:
     """Why the model of a run cannot read these images cut into this grid, in a sentence; empty where it can.
 
-    Raises `UsageError` where there is no run, and `RecipeError` where its recipe does not stand.
+    Raises `UsageError` where there is no finished run, and `RecipeError` where its recipe does not stand.
     """
-    from reorder_core import UsageError
-    from reorder_core.recipe import load_recipe
+    from reorder_core.finished import finished_recipe
 
-    saved = run / "recipe.yaml"
-    if not saved.is_file():
-        raise UsageError(f"{run} is no folder of a run: give the folder that holds recipe.yaml and checkpoints/")
-    known = load_recipe(saved).facts
+    known = finished_recipe(run).facts
+    if not (run / "result.json").is_file():
+        return f"the run {run} is not finished: continue it with `reorder run … --resume`, or choose another"
+    if not any(run.glob("checkpoints/step-*/manifest.json")):
+        return f"the run {run} holds no checkpoint, and so no weights: choose a run that kept its checkpoints"
     if known.grid != grid:
         return f"the run {run} has a grid of {known.grid}, and this one has {grid}: choose a run with the same grid"
     there, here = ((each.height, each.width, each.channels) for each in (known.data, data))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 from itertools import permutations as arrangements
-from time import perf_counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reorder_data_orderings.fitted import cut
-from reorder_data_orderings.greedy import distances, nearest_neighbour_tour, tour_length, two_opt
+from reorder_data_orderings import greedy
+from reorder_data_orderings.greedy import best_turn, distances, nearest_neighbour_tour, tour_length, two_opt
 from reorder_data_orderings.spectral import correlations, fiedler_vector, seriate
 
 from reorder_core import ComponentRef, Context, Grid, UnsupportedGrid, UsageError
 from reorder_core.catalogue import Catalogue
 from reorder_core.conformance import check_ordering, context
+from reorder_core.patches import cut
 
 NAMES = ("spectral", "greedy_similarity")
 
@@ -208,11 +208,13 @@ def test_only_so_many_images_are_looked_at(name):
     assert (order(name, images, grid, images=20) == order(name, changed, grid, images=20)).all()
 
 
-def test_196_patches_take_less_than_two_seconds():
-    images = np.random.default_rng(0).random((256, 1, 56, 56), dtype=np.float32)
-    began = perf_counter()
-    order("greedy_similarity", images, Grid(14, 14))
-    assert perf_counter() - began < 2
+@pytest.mark.parametrize("images", [256, 2])
+def test_a_tour_of_196_patches_is_soon_short(images, monkeypatch):
+    """How often 2-opt looks, in rounds through the tour, from noise; benchmarks/orderings.py has the seconds."""
+    looks = []
+    monkeypatch.setattr(greedy, "best_turn", lambda *given: looks.append(1) or best_turn(*given))
+    order("greedy_similarity", np.random.default_rng(0).random((images, 1, 56, 56), dtype=np.float32), Grid(14, 14))
+    assert 196 < len(looks) < 20 * 196
 
 
 def test_it_says_what_it_cannot_do():

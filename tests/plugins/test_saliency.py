@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -372,9 +373,87 @@ def test_a_task_without_classes_is_followed_by_its_loss_where_there_are_targets(
         objective(Batch(batch.images_BCHW, None, batch.index_B), batch.images_BCHW)
 
 
-def test_a_run_can_read_by_the_saliency_of_another(planted, tmp_path):
-    ordering = f"ordering={{name: saliency, source: occlusion, run: {planted}, images: 32}}"
-    folder = trained(tmp_path, [*PLANTED[:-2], *SHORT[1:], ordering])
-    opened = open_run(folder, "cpu")
-    assert set(opened.order_N[-2:].tolist()) == CARRIERS
-    assert opened.order_name == "saliency"
+@pytest.fixture(scope="module")
+def orphan(planted, tmp_path_factory):
+    """A run with a policy that starts from the saliency of another, with a control of a saved order; both are gone."""
+    root = tmp_path_factory.mktemp("orphan")
+    source, saved = root / "source", root / "saved.json"
+    shutil.copytree(planted, source)
+    shutil.copy(planted / "order.json", saved)
+    ordering = f"ordering={{name: saliency, source: occlusion, run: {source}, images: 32}}"
+    changes = [*PLANTED[:-4], *SHORT[1:], f"controls=[{{name: file, path: {saved}}}]", "policy=reinforce", ordering]
+    folder = trained(root / "runs", changes)
+    shutil.rmtree(source)
+    saved.unlink()
+    return folder
+
+
+def test_a_run_can_read_by_the_saliency_of_another(orphan):
+    orders = [json.loads(row) for row in (orphan / "metrics.jsonl").read_text().splitlines()]
+    first = next(row["permutation"] for row in orders if row["event"] == "order")
+    assert set(first[-2:]) == CARRIERS
+    assert json.loads((orphan / "order.json").read_text())["provenance"]["initial_order"] == "saliency"
+
+
+def test_a_finished_run_is_opened_without_what_its_orders_were_made_of(orphan, tmp_path, capsys):
+    assert main(["check", str(orphan / "recipe.yaml")]) == 2, "as a recipe, it has lost what it names"
+    assert "is no folder of a run" in capsys.readouterr().err
+    control = orphan / "controls" / "file"
+    for folder in (orphan, control):
+        opened = open_run(folder, "cpu")
+        saved = json.loads((folder / "order.json").read_text())
+        assert (opened.order_N.tolist(), opened.order_name) == (saved["permutation"], saved["name"])
+    assert open_run(control, "cpu").start() is None
+    started = open_run(orphan, "cpu").start()
+    assert (set(started[0][-2:].tolist()), started[1]) == (CARRIERS, "saliency")
+    few = ["--images", "16", "--device", "cpu"]
+    assert main(["saliency", str(orphan), "--method", "gradient", *few, "--out", str(tmp_path / "a")]) == 0
+    assert "start (saliency)" in json.loads((tmp_path / "a" / "saliency.json").read_text())["orders"]
+    short = ["--orderings", "spiral", "--random", "1", "--swaps", "1", "--slots", "1"]
+    assert main(["sensitivity", str(orphan), *few, *short, "--out", str(tmp_path / "b")]) == 0
+    assert main(["export", str(orphan), "--out", str(tmp_path / "model.pt2"), "--batch", "1"]) == 0
+    assert main(["show", "ordering", "file", "--grid", "3x3", "-o", f"path={orphan / 'order.json'}"]) == 0
+
+
+def test_predict_reads_the_images_of_runs_whose_orders_are_made_of_nothing_that_is_left(orphan, tmp_path, capsys):
+    """Three orders of one model, as a correlation needs: the run, its control, and the control again in another."""
+    other = orphan / "controls" / "other"
+    shutil.copytree(orphan / "controls" / "file", other)
+    saved = json.loads((other / "order.json").read_text())
+    (other / "order.json").write_text(json.dumps({**saved, "permutation": saved["permutation"][::-1], "name": "back"}))
+    result = json.loads((other / "result.json").read_text())
+    result["metrics"]["top1"] += 0.1
+    (other / "result.json").write_text(json.dumps(result))
+    assert main(["predict", str(orphan), "--json", "--resamples", "100", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["table"]) == 3
+    assert found["within_images"]
+    shutil.rmtree(other)
+
+
+def test_no_ordering_is_fitted_to_open_a_finished_run(orphan, monkeypatch):
+    monkeypatch.setattr("reorder_core.training.build.fitted", lambda *given: pytest.fail("an ordering was built"))
+    assert open_run(orphan, "cpu").steps > 0
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [("result.json", "is not finished: continue it with"), ("checkpoints", "holds no checkpoint, and so no weights")],
+)
+def test_check_finds_a_source_that_is_not_finished_or_has_no_weights(planted, gone, said, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(planted, run, ignore=shutil.ignore_patterns(gone))
+    ordering = f"ordering={{name: saliency, source: gradient, run: {run}}}"
+    assert main(["check", str(SMOKE), *(part for each in [*PLANTED, ordering] for part in ("-o", each))]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_rollout_of_a_source_without_attention_ends_a_run_before_its_first_step(mamba, tmp_path, capsys):
+    """Whether a backbone has attention over all shows when it is built, so that `check` cannot say it."""
+    changes = [*SHORT, "policy=null", f"ordering={{name: saliency, source: rollout, run: {mamba}}}"]
+    overrides = [part for each in changes for part in ("-o", each)]
+    assert main(["run", str(SMOKE), "--out", str(tmp_path), "--device", "cpu", *overrides]) == 2
+    said = capsys.readouterr().err
+    assert f"the ordering 'saliency' cannot ask the run {mamba}: the backbone 'mamba' (attention: causal)" in said
+    assert "use gradient or occlusion" in said
+    assert [*tmp_path.glob("*/*")] == []
