@@ -22,12 +22,19 @@ from reorder_core.recipe_yaml import read_yaml, write_value
 FitImages = Callable[[], NDArray[np.float32]]
 
 
+CHANCE = "random"
+"""the ordering that says what an order drawn by chance gives"""
+
+CHANCE_SEEDS = (0, 1, 2)
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """An ordering's label and its order, int64 [N]."""
+    """An ordering's label and its order, int64 [N]. by_chance: there to be compared with, not to be chosen."""
 
     label: str
     order_N: NDArray[np.int64]
+    by_chance: bool = False
 
 
 def parse_orderings(text: str) -> list[ComponentRef]:
@@ -92,15 +99,14 @@ def named_candidates(
 
 
 def default_candidates(catalogue: Catalogue, context: Context) -> tuple[list[Candidate], list[str]]:
-    """All orderings that need no settings and do not learn from data, each order once; and what was left out, and why.
-
-    Left out are an ordering that this grid does not have, and one that reads as another one does.
+    """All orderings that need no settings, do not learn from data and are not drawn by chance, each order once; and
+    what was left out, and why: an ordering that this grid does not have, and one that reads as another one does.
     """
     found: list[Candidate] = []
     notes: list[str] = []
     for entry in catalogue.entries("ordering"):
         name = entry.component.name
-        if entry.state != "ok" or _needs_settings(catalogue, name):
+        if entry.state != "ok" or name == CHANCE or _needs_settings(catalogue, name):
             continue
         if hasattr(catalogue.target(entry), "fit"):
             continue
@@ -119,6 +125,24 @@ def default_candidates(catalogue: Catalogue, context: Context) -> tuple[list[Can
             f"no installed ordering has an order on a grid of {context.grid}: name some, or change the grid"
         )
     return found, notes
+
+
+def chance_candidates(
+    catalogue: Catalogue, context: Context, beside: Sequence[Candidate] = (), seeds: Sequence[int] = CHANCE_SEEDS
+) -> list[Candidate]:
+    """Orders drawn by chance, one for each seed, but for those that a small grid makes equal to one that is there.
+
+    None where no ordering `random` is installed.
+    """
+    if not any(entry.component.name == CHANCE and entry.state == "ok" for entry in catalogue.entries("ordering")):
+        return []
+    found: list[Candidate] = []
+    for seed in seeds:
+        ref = ComponentRef("ordering", CHANCE, {"seed": seed} if seed else {})
+        order_N = _order(catalogue.build(ref, context), context, label_of(ref))
+        if not any(np.array_equal(each.order_N, order_N) for each in (*beside, *found)):
+            found.append(Candidate(label_of(ref), order_N, by_chance=True))
+    return found
 
 
 def _needs_settings(catalogue: Catalogue, name: str) -> bool:

@@ -15,6 +15,15 @@ import click
 from reorder_core import ReorderError, UsageError, options
 
 
+def _distances(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> tuple[int, ...]:
+    """`--distance 2 --distance 4,8`, ascending, each once, with the neighbours, which are counted anyway."""
+    words = [word.strip() for text in given for word in text.split(",")]
+    wrong = next((word for word in words if not word.isdecimal() or int(word) < 1), None)
+    if wrong is not None:
+        raise UsageError(f"--distance {wrong}: write slots as whole numbers from 1 on, for example --distance 2,4")
+    return tuple(sorted({1, *map(int, words)}))
+
+
 @click.command("prior")
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -50,6 +59,14 @@ from reorder_core import ReorderError, UsageError, options
     help="Codes a symbol; given twice, both are measured and the first ranks. By default 1.",
 )
 @click.option(
+    "--distance",
+    "distances",
+    multiple=True,
+    callback=_distances,
+    metavar="D,…",
+    help="Slots apart at which codes' mutual information is measured, beside 1; repeatable, or a list.",
+)
+@click.option(
     "--together",
     type=click.IntRange(1),
     default=1,
@@ -76,6 +93,7 @@ def command(
     patch: int | None,
     image_size: tuple[int, int] | None,
     ngrams: tuple[str, ...],
+    distances: tuple[int, ...],
     write: Path | None,
     **asked: Any,
 ) -> int:
@@ -102,7 +120,8 @@ def command(
         raise UsageError(f"--write {write}: there is no folder {write.absolute().parent}: make it first")
     from reorder_prior.study import Wanted, run_study
 
-    wanted = Wanted(recipe, overrides, data, patch, image_size, tuple(map(int, dict.fromkeys(ngrams or ("1",)))), write)
+    lengths = tuple(map(int, dict.fromkeys(ngrams or ("1",))))
+    wanted = Wanted(recipe, overrides, data, patch, image_size, lengths, distances, write)
     try:
         return run_study(wanted, **asked)
     except ReorderError as error:

@@ -19,6 +19,7 @@ from reorder_core.pixels import AT_ONCE, Loaded, Pixels, chunks
 from reorder_prior.candidates import Candidate
 from reorder_prior.columns import SUMMED, intensities, statistic_sums
 from reorder_prior.packing import pack_rows
+from reorder_prior.pooled import PairCounts
 from reorder_prior.tally import Tally
 
 _BLOCKS_AHEAD = 2  # blocks whose orders may wait for a thread while the next images are read
@@ -31,6 +32,7 @@ class Measure:
     """What is done to every image.
 
     ngrams: lengths of n-grams, the first of which ranks. together: how many images are compressed as one stream.
+    distances: how many slots apart the mutual information of codes is measured, ascending, 1 among them.
     """
 
     candidates: Sequence[Candidate]
@@ -40,10 +42,12 @@ class Measure:
     compressor: Any
     ngrams: tuple[int, ...] = (1,)
     together: int = 1
+    distances: tuple[int, ...] = (1,)
 
     def empty(self, seed: int) -> Tally:
         """A tally that nothing was added to yet."""
-        return Tally(len(self.candidates), len(self.ngrams), len(SUMMED), self.tokenizer.codes, seed)
+        sizes = len(self.candidates), len(self.ngrams), len(SUMMED), self.tokenizer.codes
+        return Tally(*sizes, seed, distances=self.distances)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def _begin(measure: Measure, images: Pixels, block: int, numbers: Sequence[int],
         if not len(loaded):
             continue
         codes_BN = codes_of(measure, loaded)
-        intensity_BN = intensities(loaded.images_BCHW, measure.patch)
+        intensity_BN = intensities(loaded.images_BCHW, measure.grid)
         kept.append(codes_BN)
         statistics.append([pool.submit(statistic_sums, intensity_BN, each.order_N) for each in measure.candidates])
     codes_BN = np.concatenate(kept) if kept else np.zeros((0, measure.grid.size), np.int64)
@@ -164,11 +168,18 @@ class _Pairs:
         self.kept.clear()
         self.tally.code_K += np.bincount(codes_BN.ravel(), minlength=self.tally.codes)
         counted = [
-            self.pool.submit(lambda pairs, order_N: pairs.add(codes_BN[:, order_N]), pairs, each.order_N)
-            for pairs, each in zip(self.tally.pairs_O, self.measure.candidates, strict=True)
+            self.pool.submit(_count, pairs_E, codes_BN, each.order_N)
+            for pairs_E, each in zip(self.tally.pairs_OE, self.measure.candidates, strict=True)
         ]
         for each in counted:
             each.result()
+
+
+def _count(pairs_E: Sequence[PairCounts], codes_BN: NDArray[np.int64], order_N: NDArray[np.int64]) -> None:
+    """The pairs of codes in one order, at each distance."""
+    ordered_BN = codes_BN[:, order_N]
+    for pairs in pairs_E:
+        pairs.add(ordered_BN)
 
 
 def codes_of(measure: Measure, loaded: Loaded) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from reorder_core import written_aside
-from reorder_prior.columns import COLUMNS
+from reorder_prior.columns import columns_of
 from reorder_prior.ranking import Finding
 
 _INK, _PALE, _BLUE, _ORANGE = "#2b2b33", "#e4e4ea", "#0072B2", "#D55E00"
@@ -19,7 +19,7 @@ _DPI = 120
 def draw(finding: Finding, path: Path) -> None:
     """A row for each ordering, the most compressible on top; a panel for each measure. Raises `OSError`."""
     ranking = finding.ranking
-    panels = [column for column in COLUMNS if column.drawn]
+    panels = [column for column in columns_of(finding.measure.distances) if column.drawn]
     place_O = np.arange(len(ranking))
     figure = Figure(figsize=(3.6 + 1.5 * len(panels), 1.2 + 0.26 * len(ranking)), layout="constrained")
     FigureCanvasAgg(figure)

@@ -32,7 +32,8 @@ class Ranked:
     """One ordering.
 
     sizes: by length of n-gram, the ranking one first. behind_winner, behind_next: how much more the first, and the one
-    above, reduce: a difference of reductions over the same images; None for the first.
+    above, reduce: a difference of reductions over the same images; None for the first. by_chance: a random order that
+    stands there to be compared with. over_chance: how much more it reduces than the best of these; None for themselves.
     """
 
     ordering: str
@@ -41,6 +42,8 @@ class Ranked:
     statistics: Mapping[str, float]
     behind_winner: Interval | None
     behind_next: Interval | None
+    by_chance: bool = False
+    over_chance: Interval | None = None
 
     @property
     def size(self) -> Size:
@@ -71,10 +74,13 @@ def rank(measure: Measure, tally: Tally) -> list[Ranked]:
     """All orderings, most compressible first; equal ones by their name."""
     labels = [each.label for each in measure.candidates]
     place = sorted(range(len(labels)), key=lambda order: (int(tally.bytes_OA[order, 0]), labels[order]))
-    return [_ranked(measure, tally, order, place[0], place[max(0, slot - 1)]) for slot, order in enumerate(place)]
+    chance = next((order for order in place if measure.candidates[order].by_chance), None)
+    return [
+        _ranked(measure, tally, order, place[0], place[max(0, slot - 1)], chance) for slot, order in enumerate(place)
+    ]
 
 
-def _ranked(measure: Measure, tally: Tally, order: int, winner: int, above: int) -> Ranked:
+def _ranked(measure: Measure, tally: Tally, order: int, winner: int, above: int, chance: int | None) -> Ranked:
     sizes = {
         ngram: Size(
             float(tally.bytes_OA[order, number] / tally.images),
@@ -90,9 +96,11 @@ def _ranked(measure: Measure, tally: Tally, order: int, winner: int, above: int)
         candidate.label,
         candidate.order_N,
         sizes,
-        statistics_of(candidate.order_N, measure.grid, tally.pairs_O[order], tally.entropy, mean_S),
+        statistics_of(candidate.order_N, measure.grid, tally.pairs_OE[order], tally.entropy, mean_S),
         None if first else tally.reduction_between(order, winner),
         None if first else tally.reduction_between(order, above),
+        candidate.by_chance,
+        None if candidate.by_chance or chance is None else tally.reduction_between(chance, order),
     )
 
 
@@ -132,6 +140,8 @@ class Finding:
             "ranking": [each.as_json() for each in self.ranking],
             "behind_winner": {each.ordering: _difference(each.behind_winner) for each in self.ranking},
             "behind_next": {each.ordering: _difference(each.behind_next) for each in self.ranking},
+            "chance": [each.ordering for each in self.ranking if each.by_chance],
+            "over_chance": {each.ordering: _difference(each.over_chance) for each in self.ranking},
             "left_out": list(self.notes),
         }
         if len(self.measure.ngrams) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reorder_core.bootstrap import Interval
-from reorder_prior.columns import COLUMNS
+from reorder_prior.columns import Column, columns_of
 from reorder_prior.ranking import Finding, Ranked
 
 #: The mark of an ordering that the one above it may as well stand below.
@@ -20,7 +21,9 @@ def print_finding(finding: Finding, file: Path | None, folder: Path | None, cons
     """The ranking, what its columns mean, what was left out, and where the rest is."""
     console.print(_table(finding))
     console.print(_legend(finding), style="dim", soft_wrap=True, highlight=False)
-    console.print(verdict(finding), soft_wrap=True, highlight=False, markup=False)
+    for said in (verdict(finding), beside_chance(finding)):
+        if said:
+            console.print(said, soft_wrap=True, highlight=False, markup=False)
     if finding.tally.skipped:
         count = finding.tally.skipped
         console.print(
@@ -45,19 +48,20 @@ def _table(finding: Finding) -> Table:
     table.add_column("behind", justify="right", no_wrap=True)
     for ngram in measure.ngrams[1:]:
         table.add_column(f"{ngram}-gram %", justify="right", no_wrap=True)
-    for column in COLUMNS:
+    columns = columns_of(measure.distances)
+    for column in columns:
         table.add_column(column.head, justify="right", no_wrap=True)
     for row in finding.ranking:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, columns), style="dim" if row.by_chance else None)
     return table
 
 
-def _cells(row: Ranked) -> list[str]:
+def _cells(row: Ranked, columns: Sequence[Column]) -> list[str]:
     mark = "" if row.is_told_from_next else f" {TIED}"
     cells = [f"{escape(row.ordering)}{mark}", f"{row.size.bytes:.2f}", _percent(row.size.reduction)]
     cells.append("" if row.behind_winner is None else _percent(row.behind_winner))
     cells += [_percent(size.reduction) for size in list(row.sizes.values())[1:]]
-    return cells + [f"{row.statistics[column.name]:{column.form}}" for column in COLUMNS]
+    return cells + [f"{row.statistics[column.name]:{column.form}}" for column in columns]
 
 
 def _percent(found: Interval) -> str:
@@ -76,7 +80,7 @@ def _legend(finding: Finding) -> str:
             f"bytes: of an image, from {raw:.1f}, compressed {how}",
             f"reduction: 1 - bytes / raw; behind: how much more the first reduces; small: 95 % bootstrap over {over}",
             f"{TIED}: not surely behind the one above. "
-            + "; ".join(f"{each.head}: {each.meaning}" for each in COLUMNS),
+            + "; ".join(f"{each.head}: {each.meaning}" for each in columns_of(measure.distances)),
         ]
     )
 
@@ -95,6 +99,18 @@ def verdict(finding: Finding) -> str:
         return f"{first.ordering} compresses best, but not surely better than {', '.join(tied)}.{_too_short(finding)}"
     sure = "and surely better than every other (over the choice of images)"
     return f"{first.ordering} compresses best, {sure}.{_too_short(finding)}"
+
+
+def beside_chance(finding: Finding) -> str:
+    """One sentence on what a random order gives, and which orders are surely ahead of the best of them; or nothing."""
+    random = [100 * row.size.reduction.mean for row in finding.ranking if row.by_chance]
+    if not random or finding.tally.groups == 1:
+        return ""
+    count = f"{len(random)} random order{'s' * (len(random) > 1)}"
+    span = f"{min(random):.2f} %" if max(random) - min(random) < 0.005 else f"{min(random):.2f} to {max(random):.2f} %"
+    ahead = [row.ordering for row in finding.ranking if row.over_chance is not None and row.over_chance.low > 0]
+    who = ", ".join(ahead) or "none"
+    return f"By chance: {count} reduce{'s' * (len(random) == 1)} by {span}; surely ahead of the best of them: {who}."
 
 
 def _too_short(finding: Finding) -> str:

@@ -7,26 +7,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from reorder_core import ComponentRef, RunError, Settings, output_folder, write_json
+from reorder_core import ComponentRef, RunError, Settings, UsageError, output_folder, write_json
+from reorder_core.bars import bars
 from reorder_core.catalogue import Catalogue
+from reorder_core.interfaces.dataset import evenly
 from reorder_core.pixels import Unreadable
 from reorder_core.recipe import load_recipe
 from reorder_core.recipe_settings import plain
-from reorder_prior.candidates import default_candidates, named_candidates, parse_one, parse_orderings
+from reorder_prior.candidates import (
+    chance_candidates,
+    default_candidates,
+    named_candidates,
+    parse_one,
+    parse_orderings,
+)
 from reorder_prior.images import Images, chosen_numbers, to_fit
-from reorder_prior.measure import Measure, fit_where_needed, run_measure
+from reorder_prior.measure import Measure, codes_of, run_measure
 from reorder_prior.ranking import Finding, rank
 from reorder_prior.report import print_finding
-from reorder_prior.shards import Share, close_share, cores, open_share, summed
+from reorder_prior.shards import Share, agree, close_share, cores, every, fit_once, open_share, summed
 from reorder_prior.tally import Tally
+
+_COMPARED = 8  # images whose codes show whether all processes measure the same
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Where images come from and where the ranking goes: `recipe` with `overrides`, or `data` with `patch`."""
+    """Where images come from, what is counted and where the ranking goes.
+
+    `recipe` with `overrides`, or `data` with `patch`. distances: of mutual information, ascending, 1 among them.
+    """
 
     recipe: Path | None
     overrides: Sequence[str]
@@ -34,6 +48,7 @@ class Wanted:
     patch: int | None
     image_size: tuple[int, int] | None
     ngrams: tuple[int, ...]
+    distances: tuple[int, ...]
     write: Path | None
 
 
@@ -64,8 +79,9 @@ def run_study(
     source = _open(wanted, split, unreadable, seed)
     numbers = chosen_numbers(len(source), images, seed)
     try:
-        with _progress(console, disable=not first) as progress:
-            measure, notes = _measure(source, numbers, refs, parts, wanted.ngrams, together, catalogue, progress)
+        measure, notes = every(share, lambda: _measure(source, numbers, refs, parts, wanted, together, catalogue))
+        with bars(console, "images", disable=not first) as progress:
+            _fit(measure, source, numbers, share, _reporter(progress, f"fitting {parts[0].name}"))
             tally = _tally(measure, source, numbers, seed, workers or cores(share), share, progress)
     finally:
         close_share(share)
@@ -100,21 +116,52 @@ def _measure(
     numbers: Sequence[int],
     refs: Sequence[ComponentRef] | None,
     parts: tuple[ComponentRef, ComponentRef],
-    ngrams: tuple[int, ...],
+    wanted: Wanted,
     together: int,
     catalogue: Catalogue,
-    progress: Progress,
 ) -> tuple[Measure, list[str]]:
-    """Everything that images go through, fitted where it learns; and what was left out of the default orderings."""
+    """Everything that images go through; and what was left out of the default orderings."""
     context = source.context
+    if max(wanted.distances) >= max(2, context.grid.size):
+        most = context.grid.size - 1
+        raise UsageError(
+            f"--distance {max(wanted.distances)}: the codes of a {context.grid} grid lie at most {most} slots apart, "
+            f"choose 1 to {most}"
+        )
     notes: list[str] = []
     if refs is None:
         candidates, notes = default_candidates(catalogue, context)
+        candidates += chance_candidates(catalogue, context, candidates)
     else:
         candidates = named_candidates(refs, catalogue, context, lambda: to_fit(source, numbers))
     tokenizer, compressor = (catalogue.build(ref, context) for ref in parts)
-    fit_where_needed(tokenizer, lambda: to_fit(source, numbers), _reporter(progress, f"fitting {parts[0].name}"))
-    return Measure(candidates, context.grid, context.patch, tokenizer, compressor, ngrams, together), notes
+    made = tokenizer, compressor, wanted.ngrams, together, wanted.distances
+    return Measure(candidates, context.grid, context.patch, *made), notes
+
+
+def _fit(
+    measure: Measure, source: Images, numbers: Sequence[int], share: Share, report: Callable[[int, int], None]
+) -> None:
+    """Fit the tokenizer where it learns, once for all processes, and see that they all measure the same."""
+    tokenizer = measure.tokenizer
+    fit_once(share, tokenizer, lambda: tokenizer.fit(to_fit(source, numbers), report))
+    some = [numbers[place] for place in evenly(len(numbers), _COMPARED)]
+
+    def codes() -> bytes:
+        found = source.load(some)
+        return codes_of(measure, found).tobytes() if len(found) else b""
+
+    agree(
+        share,
+        codes,
+        "the processes give the same images different codes: train the tokenizer once with `reorder tokenizer train`, "
+        "and name its file with --tokenizer '{name: …, path: …}'",
+    )
+    agree(
+        share,
+        lambda: np.stack([each.order_N for each in measure.candidates]).tobytes(),
+        "an ordering that learns from data is another one in each process: measure it with one process",
+    )
 
 
 def _reporter(progress: Progress, label: str) -> Callable[[int, int], None]:
@@ -171,16 +218,3 @@ def _write(finding: Finding, file: Path | None, folder: Path | None) -> None:
         with output_folder(folder):
             write_json(folder / "prior.json", content, indent=None)
             draw(finding, folder / "prior.png")
-
-
-def _progress(console: Console, disable: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=disable,
-    )

@@ -1,7 +1,7 @@
-"""What is kept while images stream by: sums, and the same sums over bootstrap resamples. Merges by adding.
+"""What is kept while images stream by: sums, and the same sums over bootstrap resamples.
 
 G groups (images compressed together; one image each by default), O orders, A lengths of n-gram, S statistics,
-R resamples, K codes.
+E distances, R resamples, K codes.
 
 Memory does not grow with the images: instead of drawing images afterwards, each group enters every resample with a
 weight drawn from a Poisson law of mean 1 when it comes by, the same weight for all orders, so that orders are compared
@@ -12,7 +12,7 @@ are shared out over processes, the sums are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,8 +30,8 @@ class Tally:
     """images, groups: what was counted; skipped: what could not be read. codes: K.
 
     raw_A, bytes_OA: bytes before and after compression. statistic_OS: sums over images. weight_R, raw_RA, bytes_ROA:
-    images and bytes in each resample. code_K: how often each code came up; pairs_O: the same of neighbours, in each
-    order. All are sums.
+    images and bytes in each resample. code_K: how often each code came up; pairs_OE: the same of pairs of codes, in
+    each order, at each distance. All are sums.
     """
 
     orders: int
@@ -42,6 +42,7 @@ class Tally:
     images: int = 0
     groups: int = 0
     skipped: int = 0
+    distances: tuple[int, ...] = (1,)
     raw_A: NDArray[np.int64] = field(init=False)
     bytes_OA: NDArray[np.int64] = field(init=False)
     statistic_OS: NDArray[np.float64] = field(init=False)
@@ -49,7 +50,7 @@ class Tally:
     raw_RA: NDArray[np.int64] = field(init=False)
     bytes_ROA: NDArray[np.int64] = field(init=False)
     code_K: NDArray[np.int64] = field(init=False)
-    pairs_O: list[PairCounts] = field(init=False)
+    pairs_OE: list[list[PairCounts]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.raw_A = np.zeros(self.ngrams, np.int64)
@@ -59,7 +60,7 @@ class Tally:
         self.raw_RA = np.zeros((RESAMPLES, self.ngrams), np.int64)
         self.bytes_ROA = np.zeros((RESAMPLES, self.orders, self.ngrams), np.int64)
         self.code_K = np.zeros(self.codes, np.int64)
-        self.pairs_O = [PairCounts(self.codes) for _ in range(self.orders)]
+        self.pairs_OE = [[PairCounts(self.codes, each) for each in self.distances] for _ in range(self.orders)]
 
     def add(
         self,
@@ -107,19 +108,8 @@ def _interval(point: float, value_R: NDArray[np.float64]) -> Interval:
     return Interval(float(point), float(low), float(high))
 
 
-def merged(tallies: Iterable[Tally]) -> Tally:
-    """Tallies of different blocks of the same measurement, as one."""
-    first, *others = tallies
-    total = Tally(first.orders, first.ngrams, first.statistics, first.codes, first.seed)
-    for each in (first, *others):
-        for name in _SUMS:
-            setattr(total, name, getattr(total, name) + getattr(each, name))
-        for pairs, more in zip(total.pairs_O, each.pairs_O, strict=True):
-            pairs.merge(more)
-    return total
-
-
-_SUMS: Sequence[str] = (
+SUMS: Sequence[str] = (
     *("images", "groups", "skipped", "raw_A", "bytes_OA", "statistic_OS"),
     *("weight_R", "raw_RA", "bytes_ROA", "code_K"),
 )
+"""what adds up over the blocks of several processes, beside `pairs_OE`"""

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from reorder_prior.candidates import (
     Candidate,
+    chance_candidates,
     default_candidates,
     label_of,
     named_candidates,
     parse_one,
     parse_orderings,
 )
-from reorder_prior.columns import NAMES, intensities
+from reorder_prior.columns import columns_of, intensities
 from reorder_prior.images import chosen_numbers, to_fit
 from reorder_prior.measure import Measure, Share, run_measure
 from reorder_prior.ranking import Finding, rank
-from reorder_prior.shards import sum_of
-from reorder_prior.tally import Tally, merged
+from reorder_prior.report import beside_chance
+from reorder_prior.shards import WHOLE, agree, every, fit_once, summed
+from reorder_prior.tally import SUMS, Tally
 
 from reorder_core import ComponentRef, Context, Grid, RunError, UsageError
 from reorder_core.catalogue import Catalogue
@@ -85,6 +87,7 @@ def spelled(order_N, images, rng, words=2, length=23):
 
 
 GRID, WIDE = Grid(16, 16), Grid(32, 32)
+CURVES_16 = {each.label: each.order_N for each in measure_of(GRID).candidates}
 MIRRORED = ("reverse", "flip", "rotate")  # of a raster scan: they read the very same words, if backwards
 CURVES = {each.label: each.order_N for each in measure_of(WIDE).candidates if each.label not in MIRRORED}
 
@@ -146,15 +149,27 @@ def test_a_stream_of_images_finds_what_they_share():
     assert alone.size.bytes > groups.size.bytes > stream.size.bytes
 
 
+def added(measure, parts):
+    """What the processes do between them, in one."""
+    total = measure.empty(0)
+    for part in parts:
+        for name in SUMS:
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+        for pairs_E, more_E in zip(total.pairs_OE, part.pairs_OE, strict=True):
+            for pairs, more in zip(pairs_E, more_E, strict=True):
+                pairs.merge(more)
+    return total
+
+
 def test_shards_add_up_to_the_whole():
     rng = np.random.default_rng(0)
     codes_nN = rng.integers(0, 4, size=(200, 64))
     labels = ["row_major", "hilbert", "spiral"]
-    for more in ({}, {"together": 7, "ngrams": (2, 1)}):
+    for more in ({}, {"together": 7, "ngrams": (2, 1), "distances": (1, 3)}):
         measure, whole = measured(codes_nN, Grid(8, 8), labels, **more)
         parts = [measured(codes_nN, Grid(8, 8), labels, Share(process, 3), **more)[1] for process in range(3)]
         assert all(part.images for part in parts)
-        total = sum_of(parts)
+        total = added(measure, parts)
         assert (total.images, total.groups) == (whole.images, whole.groups)
         np.testing.assert_array_equal(total.bytes_ROA, whole.bytes_ROA)
         np.testing.assert_array_equal(total.weight_R, whole.weight_R)
@@ -164,9 +179,63 @@ def test_shards_add_up_to_the_whole():
             assert (one.ordering, one.sizes, one.behind_next) == (other.ordering, other.sizes, other.behind_next)
 
 
-def test_a_process_that_failed_ends_all_with_its_sentence():
-    with pytest.raises(RunError, match="the image x cannot be read"):
-        sum_of([Tally(1, 1, 1, 4), "the image x cannot be read"])
+def test_one_process_asks_no_other():
+    """Nothing of Accelerate's is set up here, so that a call would fail."""
+
+    class Learns(Levels):
+        fitted, learned = False, 0
+
+        def fit(self):
+            self.fitted, self.learned = True, self.learned + 1
+
+    made = Learns()
+    for _ in range(2):
+        fit_once(WHOLE, made, made.fit)
+    assert made.learned == 1
+    agree(WHOLE, lambda: pytest.fail("nobody is there to agree with"), "")
+    assert every(WHOLE, lambda: 3) == 3
+    tally = Tally(1, 1, 1, 4)
+    assert summed(WHOLE, lambda: tally) is tally
+
+
+def test_mutual_information_has_a_column_for_each_distance():
+    """Two rows of five codes that say the same."""
+    codes_nN = np.tile(np.random.default_rng(0).integers(0, 8, size=(400, 5)), 2)
+    (row,) = ranking(codes_nN, Grid(2, 5), ["row_major"], distances=(1, 2, 5))
+    found = row.statistics
+    assert found["mutual_information_5"] == pytest.approx(3, abs=0.05)
+    assert max(found["mutual_information"], found["mutual_information_2"]) < 0.05
+    assert [*found] == [column.name for column in columns_of((1, 2, 5))]
+
+
+def test_random_orders_are_what_the_others_are_compared_with():
+    context = context_of(GRID, patch=1)
+    named, _ = default_candidates(Catalogue.load(), context)
+    chance = chance_candidates(Catalogue.load(), context, named)
+    assert [each.label for each in chance] == ["random", "random:seed=1", "random:seed=2"]
+    assert "random" not in {each.label for each in named}
+    assert len(chance_candidates(Catalogue.load(), context_of("1x1"))) == 1
+    assert chance_candidates(Catalogue.load(), context_of("1x1"), [Candidate("row_major", np.zeros(1, np.int64))]) == []
+
+    measure = Measure([*named, *chance], GRID, 1, Levels(), compressor())
+    images = Coded(spelled(CURVES_16["hilbert"], 40, np.random.default_rng(0)), GRID)
+    tally = run_measure(measure, images, range(len(images)), 0, 1)
+    rows = rank(measure, tally)
+    assert rows[0].ordering == "hilbert"
+    assert rows[0].over_chance.low > 0.1
+    best = next(row for row in rows if row.by_chance)
+    for row in rows:
+        assert row.by_chance == row.ordering.startswith("random")
+        assert (row.over_chance is None) == row.by_chance
+        if not row.by_chance:
+            gained = row.size.reduction.mean - best.size.reduction.mean
+            assert row.over_chance.mean == pytest.approx(gained)
+    finding = Finding("x", measure, {"name": "levels"}, {"name": "lzma"}, rows, tally)
+    assert {*finding.as_json()["chance"]} == {each.label for each in chance}
+    said = beside_chance(finding)
+    assert said.startswith("By chance: 3 random orders reduce by ")
+    assert "surely ahead of the best of them: hilbert" in said
+    assert beside_chance(Finding("x", measure, {}, {}, [row for row in rows if not row.by_chance], tally)) == ""
 
 
 def test_the_interval_covers_as_often_as_it_says():
@@ -194,13 +263,6 @@ def test_the_paired_interval_is_narrower_than_the_sizes_themselves():
     alone, paired = tally.reduction(0), tally.reduction_between(1, 0)
     assert paired.high - paired.low < (alone.high - alone.low) / 5
     assert paired.excludes_zero
-
-
-def test_merging_leaves_the_parts_alone():
-    tally = Tally(1, 1, 1, 4)
-    tally.add(0, np.ones(2, np.int64), np.full((2, 1), 9), np.full((1, 2, 1), 5), np.ones((1, 1)))
-    assert merged([tally, tally]).images == 4
-    assert tally.images == 2
 
 
 def test_orderings_by_default_are_each_once_and_need_nothing():
@@ -245,7 +307,7 @@ def test_an_ordering_without_this_grid_is_an_error_when_it_was_asked_for(monkeyp
 
 def test_the_intensity_of_a_patch_is_its_mean():
     image = np.arange(2 * 4 * 6, dtype=np.float32).reshape(1, 2, 4, 6)
-    found_BN = intensities(image, 2)
+    found_BN = intensities(image, Grid(2, 3))
     assert found_BN.shape == (1, 6)
     assert found_BN[0, 4] == image[0, :, 2:4, 2:4].mean()
 
@@ -277,7 +339,7 @@ def test_the_document_has_the_agreed_keys():
     )
     assert {"data", "images", "grid", "patch", "tokenizer", "compressor", "ngram", "ranking"} <= {*found}
     assert [{*row} for row in found["ranking"]] == [{"ordering", "bytes", "reduction", "interval", "statistics"}] * 2
-    assert [*found["ranking"][0]["statistics"]] == [*NAMES]
+    assert [*found["ranking"][0]["statistics"]] == [column.name for column in columns_of((1,))]
     assert found["ranking"][0]["bytes"] <= found["ranking"][1]["bytes"]
     assert found["orders"]["snake"][4:8] == [7, 6, 5, 4]
     low, high = found["ranking"][0]["interval"]

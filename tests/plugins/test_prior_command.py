@@ -55,7 +55,8 @@ def test_a_recipe_is_ranked_and_written(tmp_path, capsys):
     code, printed, _ = prior(SMOKE, "--images", 64, "--together", 16, "--write", file, "--out", out, capsys=capsys)
     assert code == 0
     assert "digits: 64 images, 4x4 patches of 2 px, uniform (64 codes), lzma" in printed
-    for word in ("hilbert", "H|1", "TV", "unit", "behind", "transpose: left out", "compresses best"):
+    said = ("hilbert", "H|1", "TV", "unit", "behind", "transpose: left out", "compresses best", "By chance: 3 random")
+    for word in said:
         assert word in printed
     saved = json.loads(file.read_text())
     assert saved == json.loads((out / "prior.json").read_text())
@@ -65,6 +66,7 @@ def test_a_recipe_is_ranked_and_written(tmp_path, capsys):
     assert saved["tokenizer"] == {"name": "uniform", "levels": 64}
     sizes = [row["bytes"] for row in saved["ranking"]]
     assert sizes == sorted(sizes)
+    assert {*saved["chance"]} == {"random", "random:seed=1", "random:seed=2"} < {*saved["orders"]}
     assert {row["statistics"]["unigram_entropy"] for row in saved["ranking"]} == {
         saved["ranking"][0]["statistics"]["unigram_entropy"]
     }
@@ -85,6 +87,20 @@ def test_both_ngrams_side_by_side(capsys):
     assert found["by_ngram"]["2"][first]["bytes"] == found["ranking"][0]["bytes"]
     assert found["by_ngram"]["1"][first]["bytes"] < found["by_ngram"]["2"][first]["bytes"]
     assert found["raw_bytes"] == 15 * 2
+
+
+def test_distances_are_columns_everywhere(tmp_path, capsys):
+    asked = (SMOKE, *FEW, "--images", 40, "--distance", "4,2", "--distance", 4)
+    file = tmp_path / "ranking.json"
+    code, printed, _ = prior(*asked, "--write", file, "--out", tmp_path / "out", capsys=capsys)
+    assert code == 0
+    assert "I I@2 I@4 TV" in " ".join(printed.split())
+    assert "I@4: bits that codes 4 slots apart share" in printed
+    found = json.loads(file.read_text())
+    assert found["ranking"] == document(*asked, capsys=capsys)["ranking"]
+    rows = {row["ordering"]: row["statistics"] for row in found["ranking"]}
+    assert rows["row_major"]["mutual_information_4"] > rows["row_major"]["mutual_information_2"]  # one row below
+    assert len({*rows["row_major"]}) == 9
 
 
 def test_a_folder_of_pictures(folder, capsys):
@@ -167,6 +183,9 @@ def test_sizes_must_agree(folder, capsys):
         ([SMOKE, "--write", "{folder}/none/x.json"], "there is no folder"),
         (["nowhere.yaml"], "nowhere.yaml: there is no such file"),
         ([SMOKE, "--images", "0"], "Invalid value for '--images'"),
+        ([SMOKE, "--distance", "0"], "--distance 0: write slots as whole numbers from 1 on"),
+        ([SMOKE, "--distance", "2,x"], "--distance x: write slots"),
+        ([SMOKE, "--distance", "3", "--distance", "2,16"], "--distance 16: the codes of a 4x4 grid lie at most 15"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, said, folder, tmp_path, capsys):
@@ -217,12 +236,16 @@ def test_small_grids_are_told_to_compress_together(capsys):
     assert "try --together 64" in printed
 
 
+LAUNCHED = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(capsys):
-    arguments = [str(SMOKE), *FEW, "--images", "300", "--together", "16"]
+    """The tokenizer is learned by one of them: its codes are the same as where one process does it all."""
+    learned = ["--tokenizer", "{name: kmeans, codes: 16, epochs: 1}", "--distance", "2"]
+    arguments = [str(SMOKE), *FEW, *learned, "--images", "300", "--together", "16"]
     alone = document(*arguments, capsys=capsys)
-    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    shared = [*launched, "-m", "reorder_core", "prior", *arguments, "--json"]
+    shared = [*LAUNCHED, "-m", "reorder_core", "prior", *arguments, "--json"]
     done = subprocess.run(shared, capture_output=True, text=True, timeout=170, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     together = json.loads(done.stdout)
@@ -230,6 +253,95 @@ def test_two_processes_find_what_one_finds(capsys):
         assert one.pop("statistics") == pytest.approx(other.pop("statistics"))
         assert one == other
     assert together == alone
+
+
+BETWEEN_TWO = """
+import numpy as np
+import pytest
+from reorder_prior.shards import agree, close_share, every, fit_once, open_share, summed
+from reorder_prior.tally import SUMS, Tally
+
+from reorder_core import RunError, UsageError
+
+share = open_share()
+assert share.processes == 2
+
+
+class Learns:
+    fitted, learned = False, None
+
+    def fit(self):
+        assert share.process == 0, "only the first one learns"
+        self.fitted, self.learned = True, "by the first"
+
+    def state_dict(self):
+        return {"learned": self.learned}
+
+    def load_state_dict(self, state):
+        self.fitted, self.learned = True, state["learned"]
+
+
+class KeepsIt:
+    fitted = False
+
+    def fit(self):
+        self.fitted, self.learned = True, share.process
+
+
+made, own = Learns(), KeepsIt()
+for each in (made, own):
+    fit_once(share, each, each.fit)
+assert made.fitted and made.learned == "by the first"
+agree(share, lambda: made.learned.encode(), "never said")
+with pytest.raises(RunError, match="train it once"):
+    agree(share, lambda: bytes([own.learned]), "train it once")
+
+
+def broken():
+    if share.process == 1:
+        raise UsageError("the second one cannot")
+    return 3
+
+
+with pytest.raises(UsageError, match="the second one cannot"):
+    every(share, broken)
+
+
+def part(process, codes):
+    tally = Tally(2, 1, 1, codes, distances=(1, 2))
+    codes_BN = np.random.default_rng(process).integers(0, codes, (40, 9))
+    tally.add(process, np.ones(40, int), np.full((40, 1), 9), np.full((2, 40, 1), 5 + process), np.ones((2, 1)) / 3)
+    tally.code_K += np.bincount(codes_BN.ravel(), minlength=codes)
+    for pairs_E in tally.pairs_OE:
+        for pairs in pairs_E:
+            pairs.add(codes_BN)
+    return tally
+
+
+for codes in (16, 2000):  # counters for all pairs, and the pairs that came up
+    total, parts = summed(share, lambda: part(share.process, codes)), [part(process, codes) for process in (0, 1)]
+    for name in SUMS:
+        wanted = getattr(parts[0], name) + getattr(parts[1], name)
+        np.testing.assert_array_equal(getattr(total, name), wanted)
+        assert type(getattr(total, name)) is type(wanted)
+    for order in (0, 1):
+        for number in (0, 1):
+            wanted = parts[0].pairs_OE[order][number].merge(parts[1].pairs_OE[order][number])
+            found = total.pairs_OE[order][number]
+            np.testing.assert_array_equal(found.count_P, wanted.count_P)
+            assert found.mutual_information() == wanted.mutual_information()
+close_share(share)
+print("both agree")
+"""
+
+
+@pytest.mark.slow
+def test_what_two_processes_say_to_each_other(tmp_path):
+    script = tmp_path / "between_two.py"
+    script.write_text(BETWEEN_TWO)
+    done = subprocess.run([*LAUNCHED, str(script)], capture_output=True, text=True, timeout=170, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("both agree") == 2
 
 
 # --- the ordering
