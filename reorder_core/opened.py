@@ -117,7 +117,8 @@ def open_run(folder: Path | str, device: Device = "auto") -> Opened:
     made of may be gone. folder: `runs/<name>/<id>/`, or that of a control below it. Raises `UsageError` where it is no
     run, or has no whole checkpoint.
     """
-    from reorder_core.training.build import base_context, build_learner, build_parts
+    from reorder_core.training.build import build_learner, build_parts
+    from reorder_core.training.checkpoint import take_trained
 
     place, saved = Path(folder), run_recipe(folder)
     if (place / "order.json").is_file():
@@ -125,14 +126,14 @@ def open_run(folder: Path | str, device: Device = "auto") -> Opened:
         data = _open_data(recipe, device)
         orders_RN, name = _orders_of_run(place, data.grid.size)
         torch.manual_seed(recipe.seed)
-        context, further_from = base_context(recipe, data.catalogue), partial(_further_of_run, orders_RN, place)
-        learner, order_N = build_learner(recipe, data.catalogue, context, further_from), orders_RN[0]
-        steps = _take_weights(learner, place)
+        further_from = partial(_further_of_run, orders_RN, place)
+        learner, order_N = build_learner(recipe, data.catalogue, data.context, further_from), orders_RN[0]
+        steps = take_trained(learner, place)
     else:
         recipe = load_recipe(saved)
         data = _open_data(recipe, device)
         parts = build_parts(recipe, data.catalogue, data.dataset)
-        learner, steps = parts.learner, _take_weights(parts.learner, place)
+        learner, steps = parts.learner, take_trained(parts.learner, place)
         order_N, name = _order_so_far(place, parts.order_N, parts.order_name)
     return _opened(data, learner, order_N, name, steps, place)
 
@@ -148,7 +149,8 @@ def _open_data(recipe: Recipe, device: Device) -> OpenedData:
 
     catalogue = Catalogue.load()
     dataset = build_dataset(recipe, catalogue)
-    return OpenedData(recipe, catalogue, base_context(recipe, catalogue), dataset, choose_device(device))
+    context = base_context(recipe, catalogue).changed(dataset=dataset)
+    return OpenedData(recipe, catalogue, context, dataset, choose_device(device))
 
 
 def _opened(
@@ -168,15 +170,6 @@ def _opened(
         steps=steps,
         folder=folder,
     )
-
-
-def _take_weights(learner: Any, folder: Path) -> int:
-    """Put the newest whole checkpoint into the learner; returns its step."""
-    from reorder_core.training.checkpoint import Shelf, newest_whole, trained_weights
-
-    snapshot = newest_whole(folder)
-    Shelf(trained_weights(snapshot), dict(snapshot.state["extra"])).take_module("learner", learner)
-    return int(snapshot.state["step"])
 
 
 def _orders_of_run(folder: Path, N: int) -> tuple[NDArray[np.int64], str]:

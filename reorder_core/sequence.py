@@ -186,7 +186,9 @@ class SequenceModel(nn.Module):
     def _with_special(self, tokens_BND: Tensor, special: tuple[int, ...], text_BTD: Tensor | None = None) -> Tensor:
         tokens_1SD, tokens_BLD = self.special_tokens(), tokens_BND
         if tokens_1SD is not None:
-            tokens_BLD = insert(tokens_BND, tokens_1SD.to(tokens_BND.dtype).expand(len(tokens_BND), -1, -1), special)
+            tokens_BLD = insert(
+                tokens_BND, tokens_1SD.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1), special
+            )
         return tokens_BLD if text_BTD is None else torch.cat([tokens_BLD, text_BTD.to(tokens_BLD.dtype)], dim=1)
 
     def _read(self, tokens_BLD: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:

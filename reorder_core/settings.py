@@ -64,7 +64,10 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """What is known of a data set without reading it: sizes in pixels, channels, classes, target, licence."""
+    """What is known of a data set without reading it: sizes in pixels, channels, classes, target, licence.
+
+    target: `class`, `classes`, `mask`, `boxes`, `captions` or `questions` (`interfaces/targets.py`).
+    """
 
     height: int
     width: int

@@ -13,8 +13,6 @@ import click
 
 from reorder_core.errors import ReorderError
 
-INTERRUPTED = 130
-
 
 @click.command("run")
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -69,40 +67,13 @@ def _run(
     if first:
         print(f"{recipe.name}: loading torch …" if _speaks_unicode() else f"{recipe.name}: loading torch", flush=True)
 
-    _wait_politely()
-    from reorder_core.training.devices import make_accelerator
-    from reorder_core.training.progress import Progress
-    from reorder_core.training.session import Session
-    from reorder_core.training.stopping import Interrupted, StopRequest
+    from reorder_core.running import Stopped, run_recipe
 
-    accelerator = make_accelerator(device, recipe.training.precision)  # type: ignore[arg-type]
-    progress = Progress(runs=1 + len(recipe.controls), enabled=accelerator.is_main_process)
-    stop = StopRequest(lambda: progress.message("stopping: saving first (again to stop at once)"))
     try:
-        with stop, progress:
-            session = Session.open(recipe, catalogue, accelerator, progress, stop)
-            if dry_run:
-                session.dry_run()
-                return 0
-            results = session.run(out, resume)
-        session.conclude(results)
-    except Interrupted as error:
-        progress.message(str(error))
-        return INTERRUPTED
-    finally:
-        accelerator.end_training()
+        run_recipe(recipe, out, resume=resume, device=device, dry_run=dry_run)  # type: ignore[arg-type]
+    except Stopped as stopped:
+        return stopped.exit_code
     return 0
-
-
-def _wait_politely() -> None:
-    """Let OpenMP threads that wait for each other sleep after some microseconds instead of spinning.
-
-    Small models meet at hundreds of barriers a step. Where another program holds a core, a spinning thread takes the
-    time that the awaited one needs: a step of the smoke recipe then took 1.2 s instead of 0.02 s. To be set before
-    torch is loaded; whoever has set it, or OMP_WAIT_POLICY, knows better.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _speaks_unicode() -> bool:

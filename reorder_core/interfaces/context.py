@@ -26,6 +26,7 @@ class Context:
     grid: the patches of one image. patch: side of a patch in pixels. channels: of the images.
     width: D, the width of a token. data: classes or vocabulary, sizes, target type.
     prior_N: the order a policy starts from, int64 [N], `prior[slot] = patch`; None where there is no policy.
+    dataset: the data set, for a task that reads the targets of its training split or names of classes; else None.
     generator: the run's own torch generator (CPU): the only source of randomness.
     resolve: builds the component that a setting (`Ref["ordering"]`) names, in this context.
     builder: builds a component in the context it is given; what `changed` and `build` rest on.
@@ -37,6 +38,7 @@ class Context:
     width: int = 0
     data: DataFacts | None = None
     prior_N: NDArray[np.int64] | None = None
+    dataset: Any = None
     generator: torch.Generator | None = None
     resolve: Callable[[ComponentRef], Any] = _nothing_to_resolve
     builder: Callable[[ComponentRef, Context], Any] | None = None

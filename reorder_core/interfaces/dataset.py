@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """images_BCHW: float32, normalised. target: what the task reads (int64 [B] for classes). index_B: which images.
+    """images_BCHW: float32, normalised. target: what the task reads (`interfaces/targets.py`). index_B: which images.
 
     target may be replaced by a task's `prepare` (mixup turns classes into probabilities, float32 [B, K]).
     """
@@ -40,7 +40,11 @@ def evenly(count: int, wanted: int) -> Sequence[int]:
 
 @runtime_checkable
 class Split(Protocol):
-    """One split. Augmentation is a pure function of (seed, epoch, index), so that a resume sees the same pixels."""
+    """One split. Augmentation is a pure function of (seed, epoch, index), so that a resume sees the same pixels.
+
+    Optional: `targets() -> Iterable`, the target of every image in order, without reading pixels: from it a task
+    learns its vocabulary (captions, questions and answers).
+    """
 
     def __len__(self) -> int: ...
 
@@ -53,7 +57,7 @@ class Split(Protocol):
 class Dataset(Protocol):
     """facts: what its settings' `describe()` said. in_memory: loading is so cheap that worker processes do not pay.
 
-    classes: the names of the classes, in order of their numbers, where the target is a class.
+    classes: the names of the classes, in order of their numbers, where the target has classes.
     """
 
     facts: DataFacts

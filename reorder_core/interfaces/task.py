@@ -25,9 +25,13 @@ class TaskResult:
 
 
 class Run(Protocol):
-    """What a task may ask of the run: one forward pass of embedding, order and backbone."""
+    """What a task may ask of the run: one forward pass of embedding, order and backbone.
 
-    def __call__(self, images_BCHW: Tensor, order: Layout | Draw) -> Features: ...
+    text_BTD: tokens of a text to be read after the patches, in the same sequence. It is `reorder_core.model.Model`: a
+    task that decodes word by word also finds `run.ordered(images, order)` and `run.backbone` there.
+    """
+
+    def __call__(self, images_BCHW: Tensor, order: Layout | Draw, text_BTD: Tensor | None = None) -> Features: ...
 
 
 class Metrics(Protocol):
@@ -47,7 +51,11 @@ class Task(Protocol):
     primary: the metric by which runs are compared; higher_is_better.
     batch_coupled: images of a batch depend on each other (contrastive losses), so losses are no rewards of one image.
 
-    Optional: `predict(features) -> Tensor`, what an exported model answers with (the summary where it is missing).
+    Optional: `predict(features) -> Tensor`, what an exported model answers with (the summary where it is missing);
+    `score: str`, what `score_B` is called where its mean is not the primary metric (an average precision is no mean
+    over images), for the table of comparisons;
+    `draw_prediction(batch, result, layout, path)`, which writes a PNG of some images with what was said of them and
+    the order they were read in: it is called once at the end of a run, with validation images.
     """
 
     primary: str

@@ -211,3 +211,19 @@ class Shelf:
     @staticmethod
     def _under(items: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         return {key.removeprefix(f"{prefix}/"): value for key, value in items.items() if key.startswith(f"{prefix}/")}
+
+
+def take_trained(learner: nn.Module, folder: Path) -> int:
+    """Put the trained model and task of a run, as validation has them, into `learner`; returns the step.
+
+    Raises `UsageError` where there is no whole checkpoint, or one of a model or task of other sizes.
+    """
+    snapshot = newest_whole(folder)
+    try:
+        Shelf(trained_weights(snapshot), dict(snapshot.state["extra"])).take_module("learner", learner)
+    except UsageError as error:
+        raise UsageError(
+            f"the weights of {folder} are not those of this recipe's model and task: name a run of the same backbone, "
+            f"grid, positions and task ({error.__cause__ and str(error.__cause__).splitlines()[-1].strip()})"
+        ) from error
+    return int(snapshot.state["step"])

@@ -162,7 +162,10 @@ def draw_policy_slots(folder: Path, path: Path) -> Path:
 def draw_comparison(folder: Path, path: Path) -> Path:
     """The primary metric of every run, and the main run's lead over each control with its interval."""
     main, rows = RunResult.load(folder), saved_comparison(folder)
-    scale, unit = (100, "points") if is_share(main.primary) else (1, main.primary)
+    scale = 100 if is_share(main.primary) else 1
+    score = main.score or main.primary
+    score_scale, unit = (100, "points") if is_share(score) else (1, score)
+    unit = unit if score in (unit, main.primary) else f"{unit} of {score}"
     place = np.arange(len(rows))[::-1]
     figure = Figure(figsize=(9, 1.6 + 0.42 * (len(rows) + 1)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, 1.3])
@@ -183,7 +186,7 @@ def draw_comparison(folder: Path, path: Path) -> Path:
     left.margins(x=0.15)
     left.set_xlabel(f"{main.primary} (%)" if scale == 100 else main.primary)
     for height, row in zip(place, rows, strict=True):
-        _draw_interval(right, height, {key: scale * row["difference"][key] for key in ("mean", "low", "high")})
+        _draw_interval(right, height, {key: score_scale * row["difference"][key] for key in ("mean", "low", "high")})
     right.axvline(0, color="black", lw=1)
     right.set_xlabel(f"{main.name} − control ({unit})")
     images = len(main.score_B)

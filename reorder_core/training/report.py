@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_SHARES = ("top", "accuracy", "map", "miou", "exact", "precision", "recall", "f1")
+
+
 @dataclass(frozen=True)
 class RunResult:
     """One finished run (the main one or a control).
 
     order: the order it ended with, int64 [N], `order[slot] = patch`. metrics: of the last validation.
     score_B: the primary metric of each validation image, float [B]. seconds: wall time. folder: where it was saved.
-    primary: the metric by which runs are compared. steps: optimiser steps taken.
+    primary: the metric by which runs are compared. steps: optimiser steps taken. score: what score_B is of, where its
+    mean is not the primary metric; else that metric.
     """
 
     name: str
@@ -43,6 +47,7 @@ class RunResult:
     primary: str = "top1"
     higher_is_better: bool = True
     steps: int = 0
+    score: str = ""
     comparison: Sequence[Mapping[str, Any]] = field(default=())
 
     @property
@@ -56,6 +61,7 @@ class RunResult:
             "name": self.name,
             "primary": self.primary,
             "higher_is_better": self.higher_is_better,
+            "score": self.score or self.primary,
             "metrics": {key: float(value) for key, value in self.metrics.items()},
             "images": int(np.size(self.score_B)),
             "steps": self.steps,
@@ -91,6 +97,7 @@ class RunResult:
             order=np.asarray(order, dtype=np.int64),
             score_B=score_B,
             folder=folder,
+            score=saved.get("score", saved["primary"]),
             comparison=tuple(saved.get("comparison", ())),
             **fields,
         )
@@ -108,6 +115,7 @@ class Comparison:
         return {
             "control": control.name,
             "metric": control.primary,
+            "score": control.score or control.primary,
             "value": control.value,
             "difference": self.difference.as_dict(),
             "interval": "paired bootstrap over validation images, 95 % percentile",
@@ -117,7 +125,7 @@ class Comparison:
 
 
 def compare(main: RunResult, controls: Sequence[RunResult], resamples: int = 10_000, seed: int = 0) -> list[Comparison]:
-    """The main run's difference to each control, with its paired bootstrap interval."""
+    """The main run's difference to each control, in the score of an image, with its paired bootstrap interval."""
     return [
         Comparison(control, paired_bootstrap(main.score_B, control.score_B, resamples, seed)) for control in controls
     ]
@@ -131,7 +139,7 @@ def write_comparison(main: RunResult, comparisons: Sequence[Comparison]) -> None
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share between 0 and 1 that people read in percent."""
-    return metric.startswith(("top", "accuracy"))
+    return metric.startswith(_SHARES)
 
 
 def show_metric(metric: str, value: float) -> str:
@@ -154,8 +162,10 @@ def show_seconds(seconds: float) -> str:
 
 
 def _rows(main: RunResult, comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
-    unit = " (points)" if is_share(main.primary) else ""
-    header = ["run", main.primary, f"{main.name} minus this{unit}", "time", "steps", "images/s"]
+    score = main.score or main.primary
+    unit = " (points)" if is_share(score) else ""
+    of = "" if score == main.primary else f" in {score}"
+    header = ["run", main.primary, f"{main.name} minus this{of}{unit}", "time", "steps", "images/s"]
 
     def row(result: RunResult, difference: str) -> list[str]:
         speed = f"{result.images_per_second:,.0f}"
@@ -163,7 +173,7 @@ def _rows(main: RunResult, comparisons: Sequence[Comparison]) -> tuple[list[str]
         return [result.name, value, difference, show_seconds(result.seconds), f"{result.steps:,}", speed]
 
     rows = [row(main, "")]
-    rows += [row(item.control, show_difference(main.primary, item.difference)) for item in comparisons]
+    rows += [row(item.control, show_difference(score, item.difference)) for item in comparisons]
     return header, rows
 
 

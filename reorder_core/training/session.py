@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from reorder_core.errors import ReorderError, RunError, UsageError
 from reorder_core.interfaces.dataset import Dataset
 from reorder_core.training.build import Parts, build_dataset, build_parts
-from reorder_core.training.checkpoint import Checkpoints
+from reorder_core.training.checkpoint import Checkpoints, take_trained
 from reorder_core.training.controls import Controls, Job, main_job
 from reorder_core.training.evaluate import Validation
 from reorder_core.training.folder import new_folder, newest_folder, write_head, write_order
@@ -21,6 +21,7 @@ from reorder_core.training.journal import Journal
 from reorder_core.training.loader import training_batches
 from reorder_core.training.loop import Surroundings, evaluate_split, train
 from reorder_core.training.pictures import draw_pictures
+from reorder_core.training.predictions import draw_predictions
 from reorder_core.training.progress import Progress
 from reorder_core.training.report import RunResult, print_closing
 from reorder_core.training.step import train_step
@@ -42,13 +43,22 @@ class Session:
     dataset: Dataset
     progress: Progress
     stop: StopRequest
+    weights_from: Path | None = None
 
     @classmethod
     def open(
-        cls, recipe: Recipe, catalogue: Catalogue, accelerator: Accelerator, progress: Progress, stop: StopRequest
+        cls,
+        recipe: Recipe,
+        catalogue: Catalogue,
+        accelerator: Accelerator,
+        progress: Progress,
+        stop: StopRequest,
+        weights_from: Path | None = None,
     ) -> Session:
+        """weights_from: the folder of a run whose trained model and task every run starts from."""
         progress.message(f"data: {recipe.data.ref.name}")
-        return cls(recipe, catalogue, accelerator, build_dataset(recipe, catalogue), progress, stop)
+        dataset = build_dataset(recipe, catalogue)
+        return cls(recipe, catalogue, accelerator, dataset, progress, stop, weights_from)
 
     @property
     def is_main(self) -> bool:
@@ -116,9 +126,12 @@ class Session:
 
     def _parts(self, job: Job) -> Parts:
         try:
-            return build_parts(job.recipe, self.catalogue, self.dataset, job.order_from, job.order_name)
+            parts = build_parts(job.recipe, self.catalogue, self.dataset, job.order_from, job.order_name)
         except RunError as error:  # an image that cannot be read, say: still before the first step
             raise UsageError(str(error)) from error
+        if self.weights_from is not None:
+            take_trained(parts.learner, self.weights_from)
+        return parts
 
     def _run_job(self, job: Job, resume: bool) -> RunResult:
         """Run a job, or continue it, or read its result where it is finished."""
@@ -143,6 +156,8 @@ class Session:
         result = self._result(job, t, found)
         if self.is_main:
             _write(job.folder, lambda: self._save(job, t, result))
+            if why := draw_predictions(t, job.folder):
+                self.progress.message(f"{job.name}: no picture of predictions ({why}); the run itself is saved")
         self.accelerator.wait_for_everyone()
         self.accelerator.free_memory()
         return result
@@ -175,6 +190,7 @@ class Session:
             "recipe": job.recipe.fingerprint()[:16],
             "order": hashlib.sha256(parts.order_N.tobytes()).hexdigest()[:16],
             "processes": self.accelerator.num_processes,
+            **({} if self.weights_from is None else {"weights_from": str(self.weights_from)}),
         }
 
     def _result(self, job: Job, t: Trainer, found: Validation) -> RunResult:
@@ -190,6 +206,7 @@ class Session:
             primary=task.primary,
             higher_is_better=task.higher_is_better,
             steps=t.step,
+            score=getattr(task, "score", task.primary),
         )
 
     def _save(self, job: Job, t: Trainer, result: RunResult) -> None:

@@ -178,8 +178,11 @@ def _reduce_soft_gradients(t: Trainer) -> None:
 
 
 def _accuracy(t: Trainer, result: TaskResult, loaded: Batch, batch: Batch) -> float | None:
-    """The mean score of the batch; None where it is no share, or the task mixed its targets."""
-    if not is_share(t.learner.task.primary) or (_is_mixture(batch.target) and not _is_mixture(loaded.target)):
+    """The mean score of the batch; None where it is no share or not the metric, or the task mixed its targets."""
+    task = t.learner.task
+    if not is_share(task.primary) or getattr(task, "score", task.primary) != task.primary:
+        return None
+    if _is_mixture(batch.target) and not _is_mixture(loaded.target):
         return None
     with torch.no_grad():
         score_B = t.learner.task.score_B(result, batch).float()
