@@ -45,7 +45,7 @@ def _distances(context: click.Context, option: click.Parameter, given: tuple[str
 @click.option(
     "--orderings",
     metavar="A,B,…",
-    help="Names, or {name: …, settings}; by default all that need no settings and do not learn from data.",
+    help="Names, or {name: …, settings}; by default all that need no settings and do not learn, and 3 random orders.",
 )
 @click.option(
     "--tokenizer", default="uniform", show_default=True, metavar="NAME|YAML", help="What makes codes of patches."

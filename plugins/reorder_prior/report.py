@@ -16,10 +16,14 @@ from reorder_prior.ranking import Finding, Ranked
 #: The mark of an ordering that the one above it may as well stand below.
 TIED = "≈"
 
+_WIDEST = 1000  # characters of a table
+
 
 def print_finding(finding: Finding, file: Path | None, folder: Path | None, console: Console) -> None:
     """The ranking, what its columns mean, what was left out, and where the rest is."""
-    console.print(_table(finding))
+    table = _table(finding)
+    least = console.measure(table, options=console.options.update(max_width=_WIDEST)).minimum
+    console.print(table, width=max(console.width, least), crop=False, soft_wrap=least > console.width)  # all figures
     console.print(_legend(finding), style="dim", soft_wrap=True, highlight=False)
     for said in (verdict(finding), beside_chance(finding)):
         if said:
@@ -42,7 +46,7 @@ def _table(finding: Finding) -> Table:
     made = f"{finding.tokenizer['name']} ({measure.tokenizer.codes} codes), {finding.compressor['name']}"
     title = f"{finding.data}: {tally.images:,} images, {measure.grid} patches of {measure.patch} px, {made}"
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("ordering", overflow="fold", min_width=12)
+    table.add_column("ordering", overflow="fold", min_width=14)
     table.add_column("bytes", justify="right", no_wrap=True)
     table.add_column("reduction %", justify="right", no_wrap=True)
     table.add_column("behind", justify="right", no_wrap=True)

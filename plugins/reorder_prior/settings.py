@@ -27,7 +27,7 @@ class CompressibilitySettings(Settings):
     pick: Literal["winner", "loser"] = "winner"
     """winner: the most compressible order; loser: the least, since models may like that better"""
     orderings: tuple[OrderingRef, ...] | None = None
-    """the orderings to choose from; left out: all that need no settings and do not learn from data"""
+    """the orderings to choose from; left out: all that need no settings, do not learn and are not drawn by chance"""
     tokenizer: TokenizerRef = _UNIFORM
     """what turns patches into codes"""
     compressor: CompressorRef = _LZMA
