@@ -1,0 +1,1 @@
+"""Several classes an image: mean average precision, with an asymmetric loss if wanted."""

@@ -1,0 +1,1 @@
+"""Self-supervised: the pixels of masked patches."""
