@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from reorder_core import UsageError, output_folder, write_json
+from reorder_core.bars import bars
 from reorder_core.opened import OpenedData, open_data
 from reorder_predict.between import Association, associations
 from reorder_predict.prior import read_prior
@@ -89,7 +90,7 @@ def run_study(
     columns = all_statistics(table, tables, notes)
     opened = None if no_images else _open_data(table, notes)
     console = Console(stderr=as_json)
-    with _progress(console) as progress:
+    with bars(console) as progress:
         bar = progress.add_task("between orders", total=len(table.models) * len(columns))
         between = associations(table, columns, least, resamples, seed, notes, lambda: progress.advance(bar))
         images = None
@@ -165,14 +166,3 @@ def _write(findings: Findings, folder: Path) -> None:
             draw_model(findings, model, folder / f"orders_{number + 1}_{name[:60]}.png")
         if findings.images:
             draw_images(findings.images, folder / "images.png")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )

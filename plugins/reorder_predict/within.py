@@ -112,7 +112,10 @@ def _row(cell: Cell, along_S: NDArray[np.float64], variation: Variation, resampl
     rho, partial = partial_spearman([along_S, score_S, *held.values()], resamples, rng, class_S)
     slope = None
     if score_S.min() >= 0 and score_S.max() <= 1 and (class_S is None or class_S.max() < _CLASSES):
-        slope = logistic_slope(score_S, np.column_stack([along_S, *held.values(), _dummies(class_S, len(score_S))]))
+        told_S = telling(score_S, class_S)
+        fixed_SF = np.column_stack([along_S, *held.values()])[told_S]
+        dummy_SK = _dummies(None if class_S is None else class_S[told_S], len(fixed_SF))
+        slope = logistic_slope(score_S[told_S], np.column_stack([fixed_SF, dummy_SK])) if told_S.any() else None
     left_over = _left_over(_without_class(_ranks([along_S, *held.values()]), class_S))
     error = (partial.high - partial.low) / (2 * norm.ppf(0.975))
     p = float(2 * norm.sf(abs(partial.value) / error)) if error > 0 else 1.0
@@ -120,6 +123,19 @@ def _row(cell: Cell, along_S: NDArray[np.float64], variation: Variation, resampl
     return Likeness(
         cell.model, cell.order.name, len(score_S), len(cell.runs), controls, rho, partial, slope, left_over, p
     )
+
+
+def telling(score_S: NDArray[np.float64], class_S: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """The images that a logistic regression with a constant for every class learns its slopes from, bool [S].
+
+    A class that is all right or all wrong is met by its constant going to infinity, where nothing is left for the
+    slopes, and where Newton's method does not settle: the slopes are those without it.
+    """
+    if class_S is None:
+        return np.ones(len(score_S), dtype=bool)
+    _, number_S, count_K = np.unique(class_S, return_inverse=True, return_counts=True)
+    mean_K = np.bincount(number_S, weights=score_S) / count_K
+    return (mean_K[number_S] > 0) & (mean_K[number_S] < 1)
 
 
 def _dummies(class_S: NDArray[np.int64] | None, images: int) -> NDArray[np.float64]:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reorder_core import Batch, UsageError, output_folder, write_json
+from reorder_core.bars import bars
 from reorder_core.opened import Opened, open_run
 from reorder_saliency.correlation import Placed, chance, placed
 from reorder_saliency.measures import METHODS, maps, passes
@@ -146,10 +146,7 @@ def _maps(
     objective = Objective(opened, opened.order_N)
     found: dict[str, NDArray[np.float64]] = {}
     left_out: dict[str, str] = {}
-    bar_of = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console, transient=True
-    )
-    with bar_of as progress:
+    with bars(console) as progress:
         for method in [each for each in METHODS if not methods or each in methods]:
             bar = progress.add_task(method, total=passes(method, len(batches), opened.grid))
             try:

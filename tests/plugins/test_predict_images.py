@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reorder_predict.logistic import logistic_slope
 from reorder_predict.variation import measure
-from reorder_predict.within import partial_spearman
+from reorder_predict.within import partial_spearman, telling
 from scipy.stats import spearmanr
 
 from reorder_core.cli.main import main
@@ -137,3 +137,18 @@ def test_the_logistic_slope_is_recovered_and_separation_is_not_fitted():
     assert slope.low < 0.8 * x_S.std() < slope.high
     assert slope.p < 1e-10
     assert logistic_slope((x_S > 0).astype(float), x_S[:, None]) is None
+
+
+def test_a_class_that_is_all_right_takes_nothing_from_the_slope_of_the_others():
+    rng = np.random.default_rng(0)
+    class_S, x_S = np.repeat([0, 1, 2], 400), rng.normal(size=1200)
+    score_S = (rng.random(1200) < 1 / (1 + np.exp(-0.7 * x_S - class_S))).astype(float)
+    wanted = logistic_slope(score_S[:800], np.column_stack([x_S, class_S == 1])[:800])
+    score_S[class_S == 2] = 1
+    dummy_SK = class_S[:, None] == [1, 2]
+    assert logistic_slope(score_S, np.column_stack([x_S, dummy_SK])) is None
+    told_S = telling(score_S, class_S)
+    assert told_S.sum() == 800
+    found = logistic_slope(score_S[told_S], np.column_stack([x_S, dummy_SK[:, 0]])[told_S])
+    assert found == wanted
+    assert telling(score_S, None).all()
