@@ -40,12 +40,19 @@ def context(
     classes: int = 10,
     prior_N: NDArray[np.int64] | None = None,
     seed: int = 0,
+    target: str = "class",
+    dataset: Any = None,
 ) -> Context:
-    """A context for a test: a seeded generator, a data set of `classes` classes, references to what is installed."""
+    """A context for a test: a seeded generator, a data set of `classes` classes, references to what is installed.
+
+    target: what the data has beside its images. dataset: what a task finds as `context.dataset`, and its facts.
+    """
     import torch
 
     place = Grid.parse(grid) if isinstance(grid, str) else grid
-    facts = DataFacts(place.rows * patch, place.columns * patch, channels, classes=classes, train=64, validation=32)
+    size = (place.rows * patch, place.columns * patch)
+    facts = DataFacts(*size, channels, target=target, classes=classes, train=64, validation=32)
+    facts = getattr(dataset, "facts", facts)
     return Context(
         grid=place,
         patch=patch,
@@ -53,6 +60,7 @@ def context(
         width=width,
         data=facts,
         prior_N=prior_N,
+        dataset=dataset,
         generator=torch.Generator().manual_seed(seed),
         builder=lambda ref, where: Catalogue.load().build(ref, where),
     ).changed()

@@ -17,6 +17,7 @@ from reorder_core.conformance.building import (
     require,
     written,
 )
+from reorder_core.conformance.targets import check_targets, same_target
 from reorder_core.grid import Grid
 from reorder_core.interfaces.dataset import Batch
 from reorder_core.settings import DataFacts, DatasetSettings
@@ -28,7 +29,9 @@ def check_dataset(component: Buildable, settings: Given = None, *, patch: int | 
     - Lengths, channels, sizes and classes are those described; images are finite float32 [B, C, H, W].
     - The same image comes alone, beside others, in any order, twice in a batch, and from a second copy of the data
       set built with the same seed; loading it leaves global random states alone.
-    - Validation images do not change from epoch to epoch. Class targets are int64 [B] from 0 to classes-1.
+    - Validation images do not change from epoch to epoch. Targets are what `interfaces/targets.py` says of their type:
+      classes from 0 to classes-1, boxes inside of the image, masks of its size, captions with words.
+    - `targets()` of a split, where there is one, gives as many as there are images.
 
     patch: the side of a patch, for the context; by default the whole image is one patch.
     """
@@ -38,7 +41,7 @@ def check_dataset(component: Buildable, settings: Given = None, *, patch: int | 
     one, two = (build("dataset", component, settings, context(grid, patch=side)) for _ in range(2))
     require(one.facts == facts, f"facts must be what describe() says: {facts}, not {one.facts}")
     require(isinstance(one.in_memory, bool), "in_memory must be True or False")
-    if facts.target == "class":
+    if facts.target in ("class", "classes", "mask", "boxes"):
         require(
             len(one.classes) == facts.classes, f"classes must name all {facts.classes} classes, not {len(one.classes)}"
         )
@@ -81,6 +84,9 @@ def _check_split(split: Any, copy: Any, name: str, facts: DataFacts, images: int
     for epoch in (0, 3):
         same = _same(split.load(index_B, epoch), copy.load(index_B, epoch))
         require(same, f"{name}: the same (seed, epoch, index) must give the same image in every copy of the data set")
+    if hasattr(split, "targets"):
+        found = sum(1 for _ in split.targets())
+        require(found == len(split), f"{name}: targets() must give one an image, {len(split)}, not {found}")
     if name == "validation":
         require(_same(batch, split.load(index_B, 5)), "validation images must be the same in every epoch")
 
@@ -97,20 +103,16 @@ def _check_batch(batch: Any, index_B: Sequence[int], facts: DataFacts, name: str
     require(bool(images_BCHW.isfinite().all()), f"{name}: pixels must be finite")
     require(batch.index_B.tolist() == list(index_B), f"{name}: index_B must be the numbers that were asked for")
     require(batch.index_B.dtype == torch.int64, f"{name}: index_B must be int64")
-    if facts.target == "class":
-        require(facts.classes is not None, "a data set with a class target must say how many classes")
-        target_B = batch.target
-        require(
-            target_B.dtype == torch.int64 and target_B.shape == (len(index_B),), f"{name}: target must be int64 [B]"
-        )
-        require(
-            int(target_B.min()) >= 0 and int(target_B.max()) < (facts.classes or 0),
-            f"{name}: targets must be from 0 to {(facts.classes or 0) - 1}",
-        )
+    check_targets(batch.target, facts, len(index_B), name)
 
 
 def _same(one: Batch, other: Batch, flip: bool = False) -> bool:
     images, target = (other.images_BCHW.flip(0), other.target) if flip else (other.images_BCHW, other.target)
-    if isinstance(target, torch.Tensor) and not torch.equal(one.target, target.flip(0) if flip else target):
-        return False
+    if isinstance(target, torch.Tensor):
+        target = target.flip(0) if flip else target
+        return torch.equal(one.target, target) and torch.equal(one.images_BCHW, images)
+    if isinstance(target, list):
+        target = target[::-1] if flip else target
+        pairs = zip(one.target, target, strict=True)
+        return torch.equal(one.images_BCHW, images) and all(same_target(*pair) for pair in pairs)
     return torch.equal(one.images_BCHW, images)

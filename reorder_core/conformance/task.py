@@ -1,4 +1,4 @@
-"""The contract of a task. B images, N patches, D width, K classes."""
+"""The contract of a task. B images, N patches, D width, K classes, T tokens of a text."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reorder_core.conformance.building import (
 )
 from reorder_core.grid import Grid
 from reorder_core.interfaces.backbone import Features, Level
+from reorder_core.interfaces.context import Context
 from reorder_core.interfaces.dataset import Batch
 from reorder_core.interfaces.task import TaskResult
 from reorder_core.layout import Layout
@@ -31,17 +32,19 @@ GRID = Grid(SIDE // PATCH, SIDE // PATCH)
 class _Features(nn.Module):
     """Stands for embedding and backbone: free features of each of the images, so that a task can be learned at all."""
 
-    def __init__(self, batch: Batch, seed: int = 0) -> None:
+    def __init__(self, batch: Batch, where: Context, seed: int = 0) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
         self.known = batch.images_BCHW.flatten(1)
-        self.tokens_BND = nn.Parameter(torch.randn(len(batch), GRID.size, WIDTH, generator=draw))
+        self.tokens_BND = nn.Parameter(torch.randn(len(batch), where.grid.size, where.width, generator=draw))
 
-    def forward(self, images_BCHW: Tensor, order: Any) -> Features:
-        """Features of known images; of mixed ones, those of the nearest."""
+    def forward(self, images_BCHW: Tensor, order: Any, text_BTD: Tensor | None = None) -> Features:
+        """Features of known images; of mixed ones, those of the nearest. A text's tokens see the mean patch."""
         which_B = torch.cdist(images_BCHW.flatten(1), self.known).argmin(1)
         tokens_BND = self.tokens_BND[which_B]
-        return Features((Level(tokens_BND, order),), tokens_BND.mean(1))
+        summary_BD = tokens_BND.mean(1)
+        text_BTD = None if text_BTD is None else text_BTD + summary_BD[:, None]
+        return Features((Level(tokens_BND, order),), summary_BD, text_BTD=text_BTD)
 
 
 def class_batch(size: int) -> Batch:
@@ -56,6 +59,7 @@ def check_task(
     settings: Given = None,
     *,
     batch: Callable[[int], Batch] = class_batch,
+    where: Context | None = None,
     score_is_mean: bool = True,
     learnable: bool = True,
 ) -> None:
@@ -68,18 +72,23 @@ def check_task(
     - score_B is [B] and finite, and (`score_is_mean`) its mean is the primary metric.
     - `learnable`: after 150 steps on free features the loss is lower and the primary metric better.
 
-    batch: makes a batch of so many images (1 channel, 8×8), for a task whose target is no class.
+    batch: makes a batch of so many images (1 channel, 8×8), for a task whose target is no class; its target may be a
+    tensor or a list. where: the context to build in (`context(…)`), where images of that size, five classes or a width
+    of 24 do not do.
     """
-    where = context(GRID, patch=PATCH, width=WIDTH, classes=CLASSES)
+    where = where or context(GRID, patch=PATCH, width=WIDTH, classes=CLASSES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         task: Any = build("task", component, settings, where)
     require(isinstance(task, nn.Module), "a task must be a torch.nn.Module")
     require(isinstance(task.higher_is_better, bool), "higher_is_better must be True or False")
     require(isinstance(task.batch_coupled, bool), "batch_coupled must be True or False")
+    require(isinstance(getattr(task, "score", ""), str), "score must be the name of what score_B is of")
+    named_so = getattr(task, "score", task.primary) == task.primary
+    require(score_is_mean or not named_so, "a task whose mean score is not its primary metric must say `score`")
     images = batch(20)
-    features = _Features(images)
-    layout = Layout.fixed(GRID, torch.arange(GRID.size))
+    features = _Features(images, where)
+    layout = Layout.fixed(where.grid, torch.arange(where.grid.size))
     task.eval()
     _check_losses(task, features, images, layout)
     _check_prepare(task, features, images, layout)
