@@ -72,7 +72,8 @@ def _check_boxes(target: Any, facts: DataFacts, images: int, name: str) -> None:
         objects, boxes_O4 = len(item), item.boxes_O4
         require(item.label_O.dtype == torch.int64, f"{name}: label_O must be int64")
         require(
-            boxes_O4.dtype == torch.float32 and boxes_O4.shape == (O, 4), f"{name}: boxes_O4 must be float32 [O, 4]"
+            boxes_O4.dtype == torch.float32 and boxes_O4.shape == (objects, 4),
+            f"{name}: boxes_O4 must be float32 [O, 4]",
         )
         left, top, right, bottom = boxes_O4.unbind(1)
         inside = (left >= 0) & (top >= 0) & (left < right) & (top < bottom)
@@ -87,7 +88,8 @@ def _check_boxes(target: Any, facts: DataFacts, images: int, name: str) -> None:
             require(right_kind, f"{name}: masks_OHW must be bool {shape} ({item.name})")
         if item.crowd_O is not None:
             require(
-                item.crowd_O.dtype == torch.bool and item.crowd_O.shape == (O,), f"{name}: crowd_O must be bool [O]"
+                item.crowd_O.dtype == torch.bool and item.crowd_O.shape == (objects,),
+                f"{name}: crowd_O must be bool [O]",
             )
 
 
