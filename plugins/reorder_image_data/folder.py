@@ -8,9 +8,10 @@ from PIL import Image
 from timm.data.dataset_factory import create_dataset
 
 from reorder_core import Context, UsageError
+from reorder_core.randomness import augmentation_seed
 from reorder_image_data.pipeline import training_transform, validation_transform
 from reorder_image_data.settings import ImageFolderSettings, class_folders
-from reorder_image_data.split import PictureSplit, augmentation_seed
+from reorder_image_data.split import PictureSplit
 
 
 class FolderSource:
@@ -60,7 +61,7 @@ class ImageFolder:
             training_transform(settings),
             settings.channels,
             settings.height_width,
-            augmentation_seed(settings, context),
+            augmentation_seed(settings.seed, context),
         )
         self.validation = PictureSplit(
             FolderSource(settings.folder("validation"), self.classes),

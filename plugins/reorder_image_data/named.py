@@ -9,9 +9,10 @@ from PIL import Image
 from timm.data.dataset_factory import create_dataset
 
 from reorder_core import Context, UsageError
+from reorder_core.randomness import augmentation_seed
 from reorder_image_data.pipeline import training_transform, validation_transform
 from reorder_image_data.settings import PipelineSettings, TimmSettings, TorchvisionSettings
-from reorder_image_data.split import PictureSplit, augmentation_seed
+from reorder_image_data.split import PictureSplit
 
 
 class NamedSource:
@@ -69,7 +70,7 @@ class _Named:
             training_transform(settings),
             settings.channels,
             settings.height_width,
-            augmentation_seed(settings, context),
+            augmentation_seed(settings.seed, context),
         )
         self.validation = PictureSplit(
             NamedSource(validation, f"{name} ({splits[1]})"),

@@ -1,17 +1,12 @@
-"""Pictures to normalised images: timm's transforms, made a pure function of (seed, epoch, index).
+"""Pictures to normalised images: timm's transforms.
 
 C channels, H W pixels.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from hashlib import blake2b
+from collections.abc import Callable
 
-import numpy as np
-import torch
 from PIL.Image import Image
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -61,31 +56,3 @@ def training_transform(settings: PipelineSettings) -> Compose:
         flips = [RandomHorizontalFlip(settings.flip), RandomVerticalFlip(settings.vertical_flip)]
         primary = Compose([*validation_transform(settings).transforms[:-2], *(flip for flip in flips if flip.p > 0)])
     return Compose([*primary.transforms, *secondary.transforms, *final.transforms])
-
-
-def image_seed(seed: int, epoch: int, index: int) -> int:
-    """63 bits out of three whole numbers, the same on every machine."""
-    digest = blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-@contextmanager
-def own_randomness() -> Iterator[Callable[[int], None]]:
-    """Gives a function that seeds Python's, NumPy's and torch's global generators; puts them back as they were after.
-
-    timm and torchvision draw from all three. torch's CPU generator is seeded by itself: `torch.manual_seed` would
-    seed every GPU as well.
-    """
-    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-
-    def seed(number: int) -> None:
-        random.seed(number)
-        np.random.seed(number % 2**32)
-        torch.default_generator.manual_seed(number)
-
-    try:
-        yield seed
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.default_generator.set_state(before[2])

@@ -13,9 +13,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from reorder_core import Batch, Context, RunError
-from reorder_image_data.pipeline import Transform, image_seed, own_randomness
-from reorder_image_data.settings import PipelineSettings
+from reorder_core import Batch, RunError
+from reorder_core.randomness import image_seed, own_randomness
+from reorder_image_data.pipeline import Transform
 
 
 class Source(Protocol):
@@ -74,13 +74,6 @@ class PictureSplit:
                 f"the image {self.source.name(index)} became {tuple(image_CHW.shape)} and not {expected}: set `resize`"
             )
         return image_CHW
-
-
-def augmentation_seed(settings: PipelineSettings, context: Context) -> int:
-    """The setting's, or the run's own (its generator's first seed; nothing is drawn from it)."""
-    if settings.seed is not None:
-        return settings.seed
-    return 0 if context.generator is None else context.generator.initial_seed()
 
 
 def _one_line(problem: BaseException) -> str:

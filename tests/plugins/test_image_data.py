@@ -15,11 +15,12 @@ from PIL import Image
 from pydantic import ValidationError
 from reorder_image_data.folder import ImageFolder
 from reorder_image_data.named import TimmData, TorchvisionData
-from reorder_image_data.pipeline import image_seed, training_transform, validation_transform
+from reorder_image_data.pipeline import training_transform, validation_transform
 from reorder_image_data.settings import ImageFolderSettings, TimmSettings, TorchvisionSettings
 
 from reorder_core import Context, Grid, RunError, UsageError
 from reorder_core.conformance import check_dataset
+from reorder_core.randomness import image_seed
 
 CONTEXT = Context(Grid(4, 4), patch=8)
 CIFAR10 = Path(__file__).parents[2].parent / "shared" / "data" / "cifar10"
