@@ -1,1 +1,1 @@
-"""Real handwritten digits that come with scikit-learn: alone, and in clutter."""
+"""Real handwritten digits that come with scikit-learn: alone, in clutter, and several in a scene."""

@@ -29,10 +29,13 @@ class Scale:
         """Mean and standard deviation of all pixels, summed in float64."""
         return cls(float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64)) or 1.0)
 
+    def images(self, pixels_BHW: NDArray[np.generic]) -> torch.Tensor:
+        """Normalised, one channel: float32 [B, 1, H, W]."""
+        return torch.from_numpy(pixels_BHW).float().sub_(self.mean).div_(self.std)[:, None]
+
     def batch(self, pixels_BHW: NDArray[np.generic], target_B: NDArray[np.int64], index_B: NDArray[np.int64]) -> Batch:
-        """The normalised batch, one channel."""
-        images_BHW = torch.from_numpy(pixels_BHW).float().sub_(self.mean).div_(self.std)
-        return Batch(images_BHW[:, None], torch.from_numpy(target_B), torch.from_numpy(index_B))
+        """The normalised batch with its classes."""
+        return Batch(self.images(pixels_BHW), torch.from_numpy(target_B), torch.from_numpy(index_B))
 
 
 @dataclass(frozen=True, slots=True)

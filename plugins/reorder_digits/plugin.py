@@ -24,4 +24,12 @@ def components() -> tuple[Component, ...]:
             summary="those digits on a larger canvas among pieces of other digits, at a place that is not uniform",
             paper="after cluttered MNIST: Mnih et al., Recurrent Models of Visual Attention, NeurIPS 2014, 4.1",
         ),
+        Component(
+            kind="dataset",
+            name="digit_scenes",
+            target="reorder_digits.scenes:DigitScenes",
+            settings="reorder_digits.settings:DigitScenesSettings",
+            summary="several of those digits on a canvas, with boxes, masks, classes, captions or questions",
+            paper="captions and questions after CLEVR: Johnson et al., CVPR 2017; digits: Alpaydin & Kaynak, UCI 1998",
+        ),
     )
