@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from reorder_core.patch_pixels import unpatchify
+
 if TYPE_CHECKING:
     from reorder_arm.task import Prediction
 
@@ -31,9 +33,7 @@ def in_place(pixels_BNP: Tensor, prediction: Prediction, cluster: int, patch: in
     spread_BM1 = after_BMP.std(dim=-1, keepdim=True)
     said_BMP = prediction.pixels_BMP.detach() * spread_BM1 + after_BMP.mean(dim=-1, keepdim=True)
     placed_BNP = layout.restore(torch.cat([true_BNP[:, :cluster], said_BMP], dim=1))
-    rows, columns = layout.grid.rows, layout.grid.columns
-    blocks = placed_BNP.reshape(len(placed_BNP), rows, columns, patch, patch, -1)
-    return blocks.permute(0, 5, 1, 3, 2, 4).reshape(len(blocks), -1, rows * patch, columns * patch)
+    return unpatchify(placed_BNP, layout.grid, patch)
 
 
 def draw_predictions(

@@ -16,24 +16,12 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from reorder_arm.settings import ArmPretrainingSettings
-from reorder_core import Batch, Context, Draw, Features, Grid, Layout, TaskResult, UsageError, uneven_heads
+from reorder_core import Batch, Context, Draw, Features, Layout, TaskResult, UsageError, uneven_heads
 from reorder_core.model import sincos2d
+from reorder_core.patch_pixels import normalise_patches, patchify
 
 if TYPE_CHECKING:
     from reorder_core.interfaces.task import Run
-
-
-def patchify(images_BCHW: Tensor, grid: Grid, patch: int) -> Tensor:
-    """[B, C, H, W] to [B, N, P] in patch order: the pixels of a patch row by row, channels innermost."""
-    B, C = images_BCHW.shape[:2]
-    blocks = images_BCHW.reshape(B, C, grid.rows, patch, grid.columns, patch)
-    return blocks.permute(0, 2, 4, 3, 5, 1).reshape(B, grid.size, patch * patch * C)
-
-
-def normalise_patches(pixels_BNP: Tensor) -> Tensor:
-    """Each patch with mean 0 and variance 1 (He et al. 2022, MAE, arXiv 2111.06377, section 3); a flat patch is 0."""
-    mean_BN1 = pixels_BNP.mean(dim=-1, keepdim=True)
-    return (pixels_BNP - mean_BN1) / (pixels_BNP.var(dim=-1, keepdim=True) + 1e-6).sqrt()
 
 
 def sees_NN(N: int, cluster: int) -> Tensor:

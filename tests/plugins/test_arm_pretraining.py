@@ -10,13 +10,14 @@ import torch
 from reorder_arm.backbone import ArmBackbone
 from reorder_arm.picture import in_place
 from reorder_arm.settings import ArmPretrainingSettings, ArmSettings
-from reorder_arm.task import ArmPretraining, Prediction, normalise_patches, patchify, sees_NN
+from reorder_arm.task import ArmPretraining, Prediction, sees_NN
 from safetensors.torch import load_file
 
 from reorder_core import Batch, Draw, Features, Grid, Layout, Level, RunFacts, UsageError
 from reorder_core.cli.main import main
 from reorder_core.conformance import check_task, context
 from reorder_core.model import Model, sincos2d
+from reorder_core.patch_pixels import normalise_patches, patchify
 from reorder_core.settings import DataFacts
 
 GRID, PATCH = Grid(3, 4), 2
@@ -46,21 +47,6 @@ def order_of(seed=1):
 @pytest.mark.parametrize("cluster", [1, 2, 3])
 def test_holds_the_contract_of_tasks(cluster):
     check_task("arm_pretraining", ArmPretrainingSettings(**(SMALL | {"cluster": cluster})))
-
-
-def test_pixels_of_a_patch_are_its_square():
-    images = torch.arange(2 * 6 * 8.0).view(1, 2, 6, 8)
-    pixels_BNP = patchify(images, GRID, PATCH)
-    for patch in range(12):
-        y, x = 2 * (patch // 4), 2 * (patch % 4)
-        assert torch.equal(pixels_BNP[0, patch], images[0, :, y : y + 2, x : x + 2].permute(1, 2, 0).reshape(-1))
-
-
-def test_patches_are_normalised_and_a_flat_one_is_zero():
-    pixels = torch.stack([torch.full((8,), 0.7), torch.arange(8.0)])
-    flat, ramp = normalise_patches(pixels)
-    torch.testing.assert_close(flat, torch.zeros(8), rtol=0, atol=1e-3)
-    torch.testing.assert_close((ramp.mean(), ramp.var()), (torch.tensor(0.0), torch.tensor(1.0)))
 
 
 @pytest.mark.parametrize(("cluster", "read", "predicted"), [(3, 9, 9), (4, 8, 8), (5, 10, 7), (6, 6, 6)])
