@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from reorder_core.catalogue import Catalogue
 from reorder_core.errors import UsageError
-from reorder_core.recipe import Part, Recipe, RecipeError, _Reader
-from reorder_core.recipe_source import Source, read_source
-from reorder_core.settings import RunFacts
+from reorder_core.recipe import Recipe, load_recipe
 
 #: The parts that opening a finished run builds.
 BUILT = ("data", "backbone", "task")
 
 
-def run_recipe(folder: Path | str) -> Path:
+def recipe_file(folder: Path | str) -> Path:
     """The recipe's file in the folder of a run. Raises `UsageError` where the folder is none, with the likely one."""
     place = Path(folder)
     saved = place / "recipe.yaml"
@@ -36,20 +33,4 @@ def finished_recipe(folder: Path | str, built: Collection[str] = BUILT) -> Recip
     The others were asked before the first step, and are settings to read by now. Raises `UsageError` where the folder
     is none of a run, and `RecipeError` for what is wrong with the rest.
     """
-    saved = run_recipe(folder)
-    source = read_source(saved)
-    reader = _FinishedReader(source, Catalogue.load(), built)
-    recipe = reader.recipe(saved)
-    if recipe is None or reader.complaints or source.early:
-        raise RecipeError(source.lines(reader.complaints))
-    return recipe
-
-
-class _FinishedReader(_Reader):
-    def __init__(self, source: Source, catalogue: Catalogue, built: Collection[str]) -> None:
-        super().__init__(source, catalogue)
-        self.built = built
-
-    def _problems(self, part: Part | None, at: tuple[str | int, ...], facts: RunFacts) -> None:
-        if at[0] in self.built:
-            super()._problems(part, at, facts)
+    return load_recipe(recipe_file(folder), asked=built)

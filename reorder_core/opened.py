@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from reorder_core import permutation
 from reorder_core.catalogue import Catalogue
 from reorder_core.errors import UsageError
-from reorder_core.finished import finished_recipe, run_recipe
+from reorder_core.finished import finished_recipe, recipe_file
 from reorder_core.grid import Grid
 from reorder_core.interfaces.context import Context
 from reorder_core.interfaces.dataset import Batch, Dataset, Split, evenly
@@ -117,17 +117,18 @@ def open_run(folder: Path | str, device: Device = "auto") -> Opened:
     made of may be gone. folder: `runs/<name>/<id>/`, or that of a control below it. Raises `UsageError` where it is no
     run, or has no whole checkpoint.
     """
-    from reorder_core.training.build import build_learner, build_parts
+    from reorder_core.training.build import base_context, build_learner, build_parts
     from reorder_core.training.checkpoint import take_trained
 
-    place, saved = Path(folder), run_recipe(folder)
+    place, saved = Path(folder), recipe_file(folder)
     if (place / "order.json").is_file():
         recipe = finished_recipe(place)
         data = _open_data(recipe, device)
         orders_RN, name = _orders_of_run(place, data.grid.size)
         torch.manual_seed(recipe.seed)
         further_from = partial(_further_of_run, orders_RN, place)
-        learner, order_N = build_learner(recipe, data.catalogue, data.context, further_from), orders_RN[0]
+        own = base_context(recipe, data.catalogue).changed(dataset=data.dataset)  # weights are drawn from its generator
+        learner, order_N = build_learner(recipe, data.catalogue, own, further_from), orders_RN[0]
         steps = take_trained(learner, place)
     else:
         recipe = load_recipe(saved)

@@ -6,7 +6,7 @@ Free of torch and numpy, so that `reorder check` is quick.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -33,6 +33,7 @@ from reorder_core.settings import RunFacts, Settings
 __all__ = ["KEYS", "Part", "Recipe", "RecipeError", "TrainingSection", "load_recipe", "recipe_from_mapping"]
 
 S = TypeVar("S", bound=Settings)
+Asked = Collection[str] | None
 
 #: The keys of a recipe, in their order, with their meaning.
 KEYS: Mapping[str, str] = {
@@ -128,11 +129,16 @@ class Recipe:
         return _read(source, self.path, self.catalogue)
 
 
-def load_recipe(path: Path | str, overrides: Sequence[str] = (), catalogue: Catalogue | None = None) -> Recipe:
-    """Read and check a recipe's file. Raises `RecipeError` with all of its errors, a line each."""
+def load_recipe(
+    path: Path | str, overrides: Sequence[str] = (), catalogue: Catalogue | None = None, asked: Asked = None
+) -> Recipe:
+    """Read and check a recipe's file. Raises `RecipeError` with all of its errors, a line each.
+
+    asked: the keys whose components are asked for problems in this run (`data`, `backbone`, …); None: all of them.
+    """
     source = read_source(Path(path))
     apply_overrides(source, overrides)
-    return _read(source, Path(path), catalogue or Catalogue.load())
+    return _read(source, Path(path), catalogue or Catalogue.load(), asked)
 
 
 def recipe_from_mapping(
@@ -147,8 +153,8 @@ def recipe_from_mapping(
     return _read(source, path, catalogue or Catalogue.load())
 
 
-def _read(source: Source, path: Path | None, catalogue: Catalogue) -> Recipe:
-    reader = _Reader(source, catalogue)
+def _read(source: Source, path: Path | None, catalogue: Catalogue, asked: Asked = None) -> Recipe:
+    reader = _Reader(source, catalogue, asked)
     recipe = reader.recipe(path)
     if recipe is None or reader.complaints or source.early:
         raise RecipeError(source.lines(reader.complaints))
@@ -158,9 +164,10 @@ def _read(source: Source, path: Path | None, catalogue: Catalogue) -> Recipe:
 class _Reader:
     """Reads all parts and sections before it gives up, so that all errors come at once."""
 
-    def __init__(self, source: Source, catalogue: Catalogue) -> None:
+    def __init__(self, source: Source, catalogue: Catalogue, asked: Asked = None) -> None:
         self.source = source
         self.catalogue = catalogue
+        self.asked = asked
         self.complaints: list[Complaint] = []
         self.parts = PartReader(source, catalogue, self.complaints)
 
@@ -282,7 +289,7 @@ class _Reader:
                 self._problems(part, ("ordering", place), facts)
 
     def _problems(self, part: Part | None, at: tuple[str | int, ...], facts: RunFacts) -> None:
-        if part is not None:
+        if part is not None and (self.asked is None or at[0] in self.asked):
             self.complaints.extend(Complaint((*at, *path), message) for path, message in part.problems(facts))
 
     def _sound(self, found: Any) -> Any:
