@@ -6,14 +6,15 @@ COCO's format: Lin et al. 2014; cocodataset.org/#format-data. Boxes there are (l
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from reorder_annotated_data.coco_objects import CocoObject, FaultyAnnotation, object_of
+from reorder_annotated_data.pipeline_settings import SplitName
 from reorder_annotated_data.settings import CocoSettings
-from reorder_annotated_data.settings import SplitName as SplitName
 from reorder_annotated_data.text_files import read_json, records, stamp, value
 from reorder_core import UsageError
 from reorder_core.errors import did_you_mean
@@ -70,7 +71,7 @@ def coco_file(settings: CocoSettings, split: SplitName) -> CocoFile:
 def _read(path: Path, key: str, _stamp: tuple[int, int], wanted: _Wanted) -> CocoFile:
     held = read_json(key, path)
     images = _images(held, path, sizes=not wanted.captions)
-    repaired: dict[str, int] = {}
+    repaired: Counter[str] = Counter()
     if wanted.captions:
         classes: tuple[str, ...] = ()
         filled = _with_captions(held, path, images, wanted, repaired)
@@ -115,9 +116,7 @@ def _categories(
         return tuple(names[each] for each in ids), {each: place for place, each in enumerate(ids)}
     for name in kept:
         if name not in names.values():
-            raise UsageError(
-                f"categories: {path} has no category '{name}'{did_you_mean(name, list(names.values()))}"
-            )
+            raise UsageError(f"categories: {path} has no category '{name}'{did_you_mean(name, list(names.values()))}")
     place_of = {name: place for place, name in enumerate(kept)}
     return kept, {each: place_of.get(name) for each, name in names.items()}
 
@@ -128,7 +127,7 @@ def _with_objects(
     images: dict[int, CocoImage],
     number_of: dict[int, int | None],
     wanted: _Wanted,
-    repaired: dict[str, int],
+    repaired: Counter[str],
 ) -> list[CocoImage]:
     found: dict[int, list[CocoObject]] = {number: [] for number in images}
     for record in records(held, "annotations", path):
@@ -145,19 +144,18 @@ def _with_objects(
         except FaultyAnnotation as problem:
             if not wanted.repair:
                 raise
-            repaired[problem.what] = repaired.get(problem.what, 0) + 1
+            repaired[problem.what] += 1
             continue
         if clipped:
-            repaired["boxes clipped"] = repaired.get("boxes clipped", 0) + 1
+            repaired["boxes clipped"] += 1
         found[image.number].append(made)
     return [
-        CocoImage(image.number, image.file, image.size, objects=tuple(found[image.number]))
-        for image in images.values()
+        CocoImage(image.number, image.file, image.size, objects=tuple(found[image.number])) for image in images.values()
     ]
 
 
 def _with_captions(
-    held: dict[str, Any], path: Path, images: dict[int, CocoImage], wanted: _Wanted, repaired: dict[str, int]
+    held: dict[str, Any], path: Path, images: dict[int, CocoImage], wanted: _Wanted, repaired: Counter[str]
 ) -> list[CocoImage]:
     found: dict[int, list[str]] = {number: [] for number in images}
     for record in records(held, "annotations", path):
@@ -166,15 +164,17 @@ def _with_captions(
         if any(letter.isalnum() for letter in text):
             found[image.number].append(text)
         elif wanted.repair:
-            repaired["captions without words left out"] = repaired.get("captions without words left out", 0) + 1
+            repaired["captions without words left out"] += 1
         else:
-            raise UsageError(f"{where}: the caption has no words; write some, or set data.faulty: repair to leave it out")
+            raise UsageError(
+                f"{where}: the caption has no words; write some, or set data.faulty: repair to leave it out"
+            )
     kept = []
     for image in images.values():
         if captions := tuple(found[image.number]):
             kept.append(CocoImage(image.number, image.file, image.size, captions=captions))
         elif wanted.repair:
-            repaired["images without a caption left out"] = repaired.get("images without a caption left out", 0) + 1
+            repaired["images without a caption left out"] += 1
         else:
             raise UsageError(
                 f"{path}: image {image.number} ({image.file}) has no caption; write one, or set data.faulty: repair "

@@ -107,7 +107,7 @@ class MaskFolderSettings(PipelineSettings):
     """what stands in the masks' names in its place: _L.png (CamVid), _labelTrainIds.png"""
     classes: Annotated[int, Field(ge=1, le=255)] | Annotated[list[Name], Field(min_length=1, max_length=255)] | Name
     """how many classes there are; or their names; or the text file in `root` that has one name a line"""
-    ignore: Annotated[list[Annotated[int, Field(ge=0, le=65535)]], Field()] = [255]
+    ignore: tuple[Annotated[int, Field(ge=0, le=65535)], ...] = (255,)
     """values in the masks that mean 'not known': such pixels count neither in a loss nor in a metric"""
     offset: int = Field(default=0, ge=0, le=1)
     """1: the masks count their classes from 1, and 0 means 'not known' (ADE20K)"""
