@@ -7,4 +7,10 @@ from reorder_core import Command, hookimpl
 
 @hookimpl
 def commands() -> tuple[Command, ...]:
-    return ()
+    return (
+        Command(
+            "transfer",
+            "reorder_transfer.command:command",
+            "Does an order learned for one task, model or data set help another?",
+        ),
+    )
