@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
@@ -25,6 +26,9 @@ _NAMES = {
     "map_large": "map_large",
     "mar_100": "mar",
 }
+#: COCO's thresholds in float64. torchmetrics' own are rounded to float32, so that a recall of exactly 0.3 misses 0.3.
+_OVERLAPS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
+_RECALLS: list[float] = np.linspace(0.0, 1.0, 101).tolist()
 
 
 class DetectionMetrics:
@@ -51,7 +55,9 @@ class DetectionMetrics:
         every = gather_object(self._images)
         found: dict[str, Any] = {}
         if every:
-            precision = MeanAveragePrecision(backend="pycocotools", sync_on_compute=False, dist_sync_on_step=False)
+            precision = MeanAveragePrecision(
+                iou_thresholds=_OVERLAPS, rec_thresholds=_RECALLS, backend="pycocotools", sync_on_compute=False
+            )
             precision.warn_on_many_detections = False
             precision.update([said for said, *_ in every], [true for _, true, *_ in every])
             found = precision.compute()

@@ -79,10 +79,11 @@ class SimplePyramid(nn.Module):
             ):
                 map_BDhw = on_the_grid(level)
                 found[stride] = pad(map_BDhw, (0, 0, 0, 0, 0, self.width - map_BDhw.shape[1]))
+        grids = [str(level.layout.grid) for level in features.levels]
         if not all(any(max(1, stride) % own == 0 for own in found) for stride in self.strides):
             raise UsageError(
                 f"task.head.strides: a map is made of a level that stands on the grid of {self.grid} patches or on one "
-                f"that is as much coarser, and the backbone gives {[str(each.layout.grid) for each in features.levels]}: "
+                f"that is as much coarser, and the backbone gives {grids}: "
                 f"choose other strides, or a backbone that keeps the grid"
             )
         return found
