@@ -7,4 +7,12 @@ from reorder_core import Component, hookimpl
 
 @hookimpl
 def components() -> tuple[Component, ...]:
-    return ()
+    return (
+        Component(
+            kind="task",
+            name="captioning",
+            target="reorder_captioning.task:Captioning",
+            settings="reorder_captioning.settings:CaptioningSettings",
+            summary="captions word by word, after the patches or looking at them: CIDEr, BLEU, ROUGE-L, exact match",
+        ),
+    )
