@@ -112,7 +112,7 @@ class VisualReasoning(nn.Module):
 def training_questions(context: Context) -> list[Question]:
     """Those of the training split. Raises `UsageError` for data without any."""
     target = None if context.data is None else context.data.target
-    split = getattr(context.dataset, "train", None)
+    split: Any = getattr(context.dataset, "train", None)
     if target != "questions" or not hasattr(split, "targets"):
         raise UsageError(
             "visual_reasoning needs data with questions, whose training split lists them: set data.target to questions"

@@ -31,6 +31,7 @@ class Words:
     def trained(cls, texts: Sequence[str], kind: Literal["word", "bpe"], vocabulary: int, length: int | None) -> Words:
         """The same texts give the same words. length: T; None: of the longest text."""
         special = [_PADDING, _UNKNOWN]
+        trainer: trainers.Trainer
         if kind == "word":
             tokenizer = Tokenizer(models.WordLevel(unk_token=_UNKNOWN))
             trainer = trainers.WordLevelTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)

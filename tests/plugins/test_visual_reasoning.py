@@ -21,9 +21,14 @@ from reorder_vit.backbone import VitBackbone
 from reorder_vit.settings import VitSettings
 
 from reorder_core import Batch, DataFacts, Draw, Grid, Layout, RunFacts, TaskResult, UsageError
+from reorder_core.cli.main import main
 from reorder_core.conformance import check_task, context
 from reorder_core.interfaces.targets import Question
 from reorder_core.model import Model
+from reorder_core.opened import open_recipe, open_run
+from reorder_core.recipe import load_recipe
+from reorder_core.training.build import Learner
+from reorder_core.training.checkpoint import take_trained
 
 GRID, PATCH, WIDTH = Grid(2, 2), 4, 16
 TEXTS = ["how many?", "is there a 7?", "what is left of the 7, if anything?"]
@@ -307,7 +312,36 @@ def test_a_backbone_that_reads_no_text_is_refused_by_the_suffix_and_read_by_cros
     assert task_of(reader="cross_attention").step(model, batch_of(), order_of()).loss_B.shape == (5,)
 
 
-def test_plugin_needs_nothing_heavy():
-    room = Path(__file__).parents[2] / "plugins" / "reorder_visual_reasoning"
-    for name in ("plugin.py", "settings.py"):
-        assert "tokenizers" not in (room / name).read_text()
+RECIPE = """
+name: asked
+seed: 0
+data: {name: digit_scenes, target: questions, train: 48, validation: 16, size: 32, digits: [1, 2], side: [12, 14],
+       kinds: KINDS}
+patch: {size: 8}
+ordering: {name: snake}
+backbone: {name: mamba, width: 16, depth: 1, state: 4}
+policy: {name: reinforce, orders: 4}
+task: {name: visual_reasoning}
+training: {epochs: 1, batch_size: 16, phases: {warm_up: 0, learn: 1}, optimizer: {lr: 3.0e-3}}
+"""
+
+
+def recipe_of(folder: Path, name: str, kinds: str) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(RECIPE.replace("KINDS", kinds), encoding="utf-8")
+    return path
+
+
+def test_a_run_with_a_policy_is_opened_again_and_one_with_other_answers_is_not(tmp_path, capsys):
+    recipe = recipe_of(tmp_path, "one", "[count, exist]")
+    assert main(["run", str(recipe), "--out", str(tmp_path / "runs"), "--device", "cpu"]) == 0
+    (folder,) = (tmp_path / "runs" / "asked").iterdir()
+    metrics = json.loads((folder / "result.json").read_text())["metrics"]
+    assert {"accuracy", "accuracy_count", "accuracy_exist", "loss"} <= metrics.keys()
+    assert (folder / "pictures" / "predictions.png").is_file()
+    opened = open_run(folder)
+    assert opened.task.answers.known
+    other = open_recipe(load_recipe(recipe_of(tmp_path, "two", "[count, exist, where]")), "cpu")
+    with pytest.raises(UsageError, match=r"not those of this recipe's .* other words and answers than this data's"):
+        take_trained(Learner(other.model, other.task), folder)
+    capsys.readouterr()
