@@ -10,6 +10,7 @@ from pydantic import Field
 from reorder_core import Problem, RunFacts, Settings, head_problems
 
 Positive = Annotated[int, Field(ge=1)]
+_CROSS = ("width", "depth", "heads", "mlp_ratio")  # settings of the reader cross_attention
 
 
 class VisualReasoningSettings(Settings):
@@ -47,6 +48,7 @@ class VisualReasoningSettings(Settings):
             )
         if self.reader == "cross_attention" and self.width is not None:
             yield from head_problems(self.heads, self.width)
-        own = {"width", "depth", "heads", "mlp_ratio"} & self.model_fields_set
+        # by value: the recipe that is saved with a run spells out every default
+        own = [name for name in _CROSS if getattr(self, name) != type(self).model_fields[name].default]
         if self.reader == "suffix" and own:
-            yield Problem(min(own), "only the reader 'cross_attention' has blocks of its own: leave it out")
+            yield Problem(own[0], "only the reader 'cross_attention' has blocks of its own: leave it out")
