@@ -5,6 +5,7 @@ O objects, K classes, H W pixels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ from reorder_core.interfaces.targets import IGNORED, Objects
 
 def mask_of(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """Polygons or run lengths to uint8 [H, W] of 0 and 1, by pycocotools. size: (height, width)."""
-    if isinstance(segmentation, list):
-        coded = run_lengths.merge(run_lengths.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        coded = run_lengths.frPyObjects(segmentation, *size)
-    else:
-        coded = segmentation
-    decoded: np.ndarray = run_lengths.decode(coded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools' own, about NumPy 2
+        if isinstance(segmentation, list):
+            coded = run_lengths.merge(run_lengths.frPyObjects(segmentation, *size))
+        elif isinstance(segmentation["counts"], list):
+            coded = run_lengths.frPyObjects(segmentation, *size)
+        else:
+            coded = segmentation
+        decoded: np.ndarray = run_lengths.decode(coded)
     return decoded
 
 

@@ -27,7 +27,7 @@ class MaskSource:
     """The images of a split, sorted by name, each with the file of its mask."""
 
     def __init__(self, settings: MaskFolderSettings, split: SplitName, classes: int) -> None:
-        folder, masks = settings.images(split), settings.masks(split)
+        folder, masks = settings.folder(split, "images"), settings.folder(split, "masks")
         require_files((), folder, f"{split}_images")
         found = sorted(path.relative_to(folder) for path in folder.rglob(f"*{settings.image_suffix}") if path.is_file())
         if not found:

@@ -97,7 +97,7 @@ class PipelineSettings(DatasetSettings):
             raise ValueError("scale: a crop cannot keep more than the whole picture (1.0)")
         return self
 
-    def facts_of(self, classes: int | None) -> DataFacts:
+    def facts_with(self, classes: int | None) -> DataFacts:
         """What these settings say, with the number of classes."""
         height, width = self.height_width
         return DataFacts(

@@ -81,13 +81,13 @@ class CocoSettings(PipelineSettings):
     def describe(self) -> DataFacts:
         """Reads the training JSON where it has to count. Raises `UsageError` for what is wrong with it."""
         if self.target == "captions":
-            return self.facts_of(None)
+            return self.facts_with(None)
         count = self.classes or (None if self.categories is None else len(self.categories))
         if count is None:
             from reorder_annotated_data.coco_file import coco_file
 
             count = len(coco_file(self, "train").classes)
-        return self.facts_of(count + (self.target == "mask"))
+        return self.facts_with(count + (self.target == "mask"))
 
 
 class MaskFolderSettings(PipelineSettings):
@@ -116,13 +116,9 @@ class MaskFolderSettings(PipelineSettings):
     def target_type(self) -> str:
         return "mask"
 
-    def images(self, split: SplitName) -> Path:
-        """The folder of a split's images."""
-        return placed(self.root, self.train_images if split == "train" else self.validation_images)
-
-    def masks(self, split: SplitName) -> Path:
-        """The folder of a split's masks."""
-        return placed(self.root, self.train_masks if split == "train" else self.validation_masks)
+    def folder(self, split: SplitName, what: Literal["images", "masks"]) -> Path:
+        """The folder of a split's images, or that of their masks."""
+        return placed(self.root, getattr(self, f"{split}_{what}"))
 
     def names(self) -> tuple[str, ...]:
         """The names of the classes. Raises `UsageError` where their file is missing or empty."""
@@ -135,7 +131,7 @@ class MaskFolderSettings(PipelineSettings):
         return tuple(self.classes)
 
     def describe(self) -> DataFacts:
-        return self.facts_of(len(self.names()))
+        return self.facts_with(len(self.names()))
 
 
 class VqaSettings(PipelineSettings):
@@ -185,7 +181,7 @@ class VqaSettings(PipelineSettings):
         return self.train_pattern if split == "train" else self.validation_pattern
 
     def describe(self) -> DataFacts:
-        return self.facts_of(None)
+        return self.facts_with(None)
 
 
 class MultilabelCsvSettings(PipelineSettings):
@@ -227,7 +223,7 @@ class MultilabelCsvSettings(PipelineSettings):
     def describe(self) -> DataFacts:
         """Reads the training CSV where `classes` is left out. Raises `UsageError` for what is wrong with it."""
         if self.classes is not None:
-            return self.facts_of(len(self.classes))
+            return self.facts_with(len(self.classes))
         from reorder_annotated_data.csv_file import csv_file
 
-        return self.facts_of(len(csv_file(self, "train").classes))
+        return self.facts_with(len(csv_file(self, "train").classes))
