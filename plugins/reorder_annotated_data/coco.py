@@ -129,7 +129,9 @@ class Coco:
                 f"{len(train.classes)} categories: correct one of them"
             )
         self.classes = ("background", *train.classes) if settings.target == "mask" else train.classes
-        kept = [image for image in train.images if image.objects or not settings.drop_empty]
+        kept = [
+            image for image in train.images if not settings.drop_empty or any(not each.crowd for each in image.objects)
+        ]
         self.train, self.validation = splits(
             settings,
             context,

@@ -36,7 +36,7 @@ class CocoSettings(PipelineSettings):
     masks: bool = False
     """target: boxes only: give each object's mask as well (polygons and run lengths, by pycocotools)"""
     drop_empty: bool = False
-    """leave out training images that show no object"""
+    """leave out training images that show no object, or crowds only"""
     min_area: float = Field(default=1.0, ge=0)
     """boxes of training images that keep fewer square pixels than this after cropping are left out"""
     faulty: Literal["stop", "repair"] = "stop"

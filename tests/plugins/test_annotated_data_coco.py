@@ -198,6 +198,8 @@ def test_classes_and_categories_that_are_kept(root: Path) -> None:
     assert len(kept.train) == 3
     fewer = Coco(plain(root, categories=["cup", "cat"], drop_empty=True), CONTEXT)
     assert (len(fewer.train), len(fewer.validation)) == (1, 3)
+    crowds = Coco(plain(root, categories=["dog"], drop_empty=True), CONTEXT)
+    assert [crowds.train.source.path(each).name for each in range(len(crowds.train))] == ["5.png"]
 
 
 def test_captions(root: Path) -> None:
