@@ -43,5 +43,5 @@ class MultilabelSettings(Settings):
                 yield Problem(key, f"{getattr(self, key)} has no finite gradient: take 0, or at least 1")
         if self.loss != "asymmetric":
             for key in ("gamma_neg", "gamma_pos", "clip"):
-                if key in self.model_fields_set:
+                if getattr(self, key) != type(self).model_fields[key].default:
                     yield Problem(key, "it is read by the asymmetric loss only: add loss: asymmetric, or leave it out")

@@ -227,3 +227,5 @@ def test_other_data_is_refused_with_a_sentence() -> None:
         Multilabel(MultilabelSettings(), context(GRID, patch=4))
     good = RunFacts(DataFacts(8, 8, 1, target="classes", classes=3), GRID, 4, 8, "learned")
     assert list(MultilabelSettings(loss="asymmetric", gamma_pos=0).problems(good)) == []
+    written_out = MultilabelSettings(**MultilabelSettings().model_dump())
+    assert list(written_out.problems(good)) == [], "a run's own recipe names every setting, and can be read again"
