@@ -22,7 +22,8 @@ _COUNT, _SOURCE, _SIDE, _INK, _NOISE, _FRAGMENT, _CUT, _LAID, _FRAGMENT_INK = ra
 _CHUNK = 512
 
 #: The ink of a stroke, from 0 to 1 before it is weakened by `contrast`, from which a pixel belongs to its digit.
-INKED = 0.25
+#: Just under a quarter: whole regions are inked by exactly a quarter, and rounding must not decide about them.
+INKED = 0.24937
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +148,8 @@ def _darken(canvas_BSS: NDArray[np.float32], flat_bdd: NDArray[np.int64], stroke
 def _tight(inked_bdd: NDArray[np.bool_]) -> NDArray[np.int64]:
     """left, top, right, bottom of the ink inside its square: int64 [b, 4]; right and bottom are past the last pixel."""
     side = inked_bdd.shape[-1]
-    column_bd, row_bd = inked_bdd.any(1), inked_bdd.any(2)
-    sides = [
-        column_bd.argmax(1),
-        row_bd.argmax(1),
-        side - column_bd[:, ::-1].argmax(1),
-        side - row_bd[:, ::-1].argmax(1),
-    ]
-    return np.stack(sides, axis=1)
+    column_bd: NDArray[np.bool_] = np.any(inked_bdd, axis=1)
+    row_bd: NDArray[np.bool_] = np.any(inked_bdd, axis=2)
+    first = [column_bd.argmax(1), row_bd.argmax(1)]
+    last = [side - column_bd[:, ::-1].argmax(1), side - row_bd[:, ::-1].argmax(1)]
+    return np.stack(first + last, axis=1)

@@ -5,21 +5,15 @@ B scenes, O digits, C places that are tried.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from reorder_digits.draws import Draws
+from reorder_digits.settings import rows_for
 
 # Streams of random numbers, apart from those of `scenes_composition`.
 _TRIED, _CELL, _JITTER = 32, 33, 34
 _TRIES = 32
-
-
-def cells(digits: int) -> int:
-    """How many rows (and columns) of cells hold this many digits, one a cell."""
-    return math.isqrt(digits - 1) + 1
 
 
 def placed(
@@ -66,7 +60,7 @@ def _covered(
 def _in_cells(draws: Draws, side_BO: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """One digit a cell of a square grid, anywhere inside the cell: int64 [B, O, 2]."""
     count, most = side_BO.shape
-    per_side = cells(most)
+    per_side = rows_for(most)
     cell_BO = np.argsort(draws.bits(_CELL, per_side**2), axis=1, kind="stable")[:, :most]
     room_BO = size // per_side - side_BO
     jitter_BO2 = np.floor(draws.uniform(_JITTER, most * 2).reshape(count, most, 2) * (room_BO + 1)[..., None])

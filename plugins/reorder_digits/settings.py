@@ -124,6 +124,11 @@ Digits = Annotated[int, Field(ge=1, le=8)]
 Side = Annotated[int, Field(ge=8, le=512)]
 
 
+def rows_for(digits: int) -> int:
+    """How many rows, and columns, of equal cells hold so many digits, one a cell."""
+    return math.isqrt(digits - 1) + 1
+
+
 class DigitScenesSettings(DatasetSettings):
     """Several whole digits a picture, each in its own place, with what is known of them."""
 
@@ -175,7 +180,7 @@ class DigitScenesSettings(DatasetSettings):
         for name, low_first in (("digits", look.digits), ("side", look.side), ("contrast", look.contrast)):
             if low_first[0] > low_first[1]:
                 raise ValueError(f"{name}: write the smaller number first, {list(reversed(low_first))}")
-        rows = math.isqrt(look.digits[1] - 1) + 1
+        rows = rows_for(look.digits[1])
         if rows * look.side[1] > self.size:
             raise ValueError(
                 f"size: {self.size} pixels do not hold {look.digits[1]} digits of up to {look.side[1]} in {rows} rows: "
