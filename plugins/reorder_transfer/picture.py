@@ -62,5 +62,5 @@ def _panel(axis: Any, rows: Sequence[Row], sources: Sequence[str], targets: Sequ
 def _text(row: Row) -> str:
     value = f"{row.metric} {show(row.value)}"
     if row.images is None:
-        return value
+        return value if row.source == row.against else f"{value}\nsame order"
     return f"{value}\n{show(row.images.mean, sign=True)}\n{brackets(row.images)}"

@@ -25,7 +25,7 @@ def print_matrix(rows: Sequence[Row], folder: Path, console: Console) -> None:
         console.print(_table(mode, [row for row in rows if row.mode == mode]))
     seeds = max(len(row.values) for row in rows)
     console.print(
-        "difference: in the score of an image, own or first fixed order taken away\n"
+        "to …: the difference to that order, in the score of an image; the same images and the same seeds are paired\n"
         "images: paired bootstrap 95 % over validation images; it knows nothing of other seeds\n"
         + (
             "seeds: Student's t 95 % over the paired differences of the seeds"
@@ -43,7 +43,7 @@ def _table(mode: str, rows: Sequence[Row]) -> Table:
     table = Table(title=f"{mode}: {_SAID[mode]}", title_justify="left", box=None, pad_edge=False)
     for name in ("from", "to"):
         table.add_column(name, overflow="fold")
-    for name in ("metric", "value", "difference", "images", "seeds"):
+    for name in ("metric", "value", f"to {rows[0].against}", "images", "seeds"):
         table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         look = _look(row)
@@ -52,11 +52,17 @@ def _table(mode: str, rows: Sequence[Row]) -> Table:
             Text(row.to),
             row.metric,
             show(row.value),
-            Text("" if row.images is None else f"{show(row.images.mean, sign=True)} to {row.against}", style=look),
+            Text(_difference(row), style=look),
             Text(brackets(row.images), style=look),
             Text(brackets(row.seeds), style=look),
         )
     return table
+
+
+def _difference(row: Row) -> str:
+    if row.images is None:
+        return "" if row.source == row.against else "same order"
+    return show(row.images.mean, sign=True)
 
 
 def _look(row: Row) -> str:

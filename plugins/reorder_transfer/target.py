@@ -79,7 +79,8 @@ def read_targets(
     Raises `UsageError` for what is no recipe, reads several orders at once, computes in another precision than the
     rest, or cannot take one of the orders.
     """
-    recipes = [_alone(load_recipe(path, overrides)) for path in paths]
+    alone = [*overrides, "policy=null", "controls=[]"]
+    recipes = [_with_one_order(load_recipe(path, alone)) for path in paths]
     precisions = {recipe.training.precision for recipe in recipes}
     if len(precisions) > 1:
         raise UsageError(
@@ -94,13 +95,13 @@ def read_targets(
     return targets
 
 
-def _alone(recipe: Recipe) -> Recipe:
+def _with_one_order(recipe: Recipe) -> Recipe:
     if recipe.further_orderings:
         raise UsageError(
             f"{recipe.path}: the backbone reads {1 + len(recipe.further_orderings)} orders at once, and one is "
             f"carried: name a recipe whose `ordering` is a single one"
         )
-    return recipe.with_overrides({"policy": None, "controls": []})
+    return recipe
 
 
 def _entries(
