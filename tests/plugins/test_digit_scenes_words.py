@@ -43,7 +43,7 @@ class Seen:
         words = [("top", "", "bottom")[down], ("left", "", "right")[across]]
         return " ".join(word for word in words if word) or "middle"
 
-    def beside(self, way: str, one: int, other: int) -> bool:
+    def beside(self, way: str, one: Any, other: Any) -> bool:
         a, b = self.box[one], self.box[other]
         return bool({"left": a[2] <= b[0], "right": b[2] <= a[0], "above": a[3] <= b[1], "below": b[3] <= a[1]}[way])
 
@@ -80,7 +80,7 @@ def check_where(text: str, scene: Seen) -> None:
     assert number(found[2]) == len(scene.label)
     assert (found[3] == "digit") == (found[2] == "one") == (len(scene.label) == 1)
     assert found[1] is None or (found[1] == "is") == (len(scene.label) == 1)
-    said = Counter()
+    said: Counter[Any] = Counter()
     for item in items(found[4]):
         named, place = re.split(r" (?:at|on|in) the ", item)
         said[article(named), place] += 1
@@ -139,7 +139,7 @@ def check_line(text: str, scene: Seen) -> None:
 def check_list(text: str, scene: Seen) -> None:
     found = re.fullmatch(r"(?:the picture shows |a picture of )?(.+?)(?: on a dark canvas)?", text)
     assert found, text
-    said = Counter()
+    said: Counter[Any] = Counter()
     for item in items(found[1]):
         if re.match(r"an? ", item):
             said[article(item)] += 1
