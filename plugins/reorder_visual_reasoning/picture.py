@@ -18,7 +18,7 @@ _LINE = 30  # letters that fit above an image
 def draw_prediction(batch: Batch, said: Sequence[str], score_B: Tensor, layout: Layout | None, path: Path) -> None:
     """Write a PNG of up to 16 images: green where the answer is right, yellow where half right, red where wrong."""
     count = min(_MOST, len(batch))
-    figure, every = panels(count, columns=4, side=2.4, below=0.7)
+    figure, every = panels(count, columns=4, side=2.4, below=0.45)
     for number, panel in enumerate(every):
         question = batch.target[number]
         draw_image(panel, batch.images_BCHW[number])
