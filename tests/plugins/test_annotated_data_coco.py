@@ -58,7 +58,7 @@ def instances() -> dict[str, Any]:
     rle = coded(CROWD)
     return {
         "images": [{"id": i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH} for i in (11, 5, 8)],
-        "categories": CATEGORIES,
+        "categories": [dict(each) for each in CATEGORIES],
         "annotations": [
             {"id": 1, "image_id": 11, "category_id": 90, "bbox": [2, 4, 10, 8], "area": 80.0, "iscrowd": 0}
             | {"segmentation": polygon(2, 4, 12, 12)},
@@ -371,6 +371,7 @@ def test_splits_and_recipe_that_disagree(root: Path) -> None:
     with pytest.raises(UsageError, match=r"val2017\.json has other categories than"):
         Coco(plain(root), CONTEXT)
     held = instances()
+    write(root, held, "val2017")
     held["annotations"] = []
     write(root, held)
     with pytest.raises(UsageError, match="leaves no train image"):
