@@ -248,12 +248,15 @@ def test_a_lower_loss_is_better_and_the_wider_interval_counts(tmp_path):
         (["{file}", "--to", "{smoke}", "--to", "{smoke}", "--mode", "evaluate", "--base", "x"], "one at a time"),
         (["{file}", "--to", "{smoke}", "--mode", "evaluate", "--base", "{begun}"], "is not finished"),
         (["{file}", "--to", "{smoke}", *CROSS], "reads 2 orders at once"),
+        (["{file}", "--to", "{smoke}", "{precise}"], "different precision (auto, fp32)"),
     ],
 )
 def test_one_sentence_for_what_cannot_be(arguments, said, order_file, tmp_path, capsys):
     files = {"smoke": SMOKE, "tmp": tmp_path, "file": order_file, "begun": tmp_path / "begun"}
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "recipe.yaml").write_text(SMOKE.read_text())
+    files["precise"] = tmp_path / "precise.yaml"
+    files["precise"].write_text(SMOKE.read_text() + "  precision: fp32\n")
     order = {"name": "x", "grid": "2x2", "permutation": ORDER_2x2}
     written = {
         "several": order | {"provenance": {"further_orders": [[0, 1, 2, 3]]}},
