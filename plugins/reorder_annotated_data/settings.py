@@ -50,7 +50,7 @@ class CocoSettings(PipelineSettings):
     def _only_what_is_used(self) -> CocoSettings:
         if self.masks and self.target != "boxes":
             raise ValueError("masks: are given beside boxes; write target: boxes, or leave it out")
-        if "min_area" in self.model_fields_set and self.target != "boxes":
+        if self.min_area != type(self).model_fields["min_area"].default and self.target != "boxes":
             raise ValueError("min_area: is about boxes; write target: boxes, or leave it out")
         if self.target == "captions":
             for name in ("categories", "classes"):
@@ -210,7 +210,7 @@ class MultilabelCsvSettings(PipelineSettings):
 
     @model_validator(mode="after")
     def _only_what_is_used(self) -> MultilabelCsvSettings:
-        if "separator" in self.model_fields_set and self.labels_column is None:
+        if self.separator != type(self).model_fields["separator"].default and self.labels_column is None:
             raise ValueError("separator: has a meaning with labels_column only; name that column, or leave it out")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: name each one once")

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 from reorder_annotated_data.mask_folder import MaskFolder
 from reorder_annotated_data.multilabel import MultilabelCsv
-from reorder_annotated_data.settings import MaskFolderSettings, MultilabelCsvSettings, VqaSettings
+from reorder_annotated_data.settings import CocoSettings, MaskFolderSettings, MultilabelCsvSettings, VqaSettings
 from reorder_annotated_data.vqa import Vqa
 from reorder_annotated_data.vqa_file import sorted_by_frequency
 
@@ -322,3 +322,17 @@ def test_settings_of_csvs() -> None:
     with pytest.raises(ValidationError, match="name each one once"):
         MultilabelCsvSettings(root="x", classes=["a", "a"])
     assert MultilabelCsvSettings(root="/not/here", classes=["a", "b"]).describe().classes == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        (CocoSettings, {"root": "x", "target": "captions"}),
+        (CocoSettings, {"root": "x", "target": "mask"}),
+        (MultilabelCsvSettings, {"root": "x"}),
+    ],
+)
+def test_settings_that_name_every_default_are_read_again(settings, given):
+    """As the recipe that a run saves does."""
+    first = settings(**given)
+    assert settings(**first.model_dump()) == first
