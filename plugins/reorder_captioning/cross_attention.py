@@ -56,7 +56,8 @@ class Attention(nn.Module):
         return output_BTD
 
     def _split(self, tokens_BTD: Tensor) -> Tensor:
-        return tokens_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        B, T, D = tokens_BTD.shape
+        return tokens_BTD.reshape(B, T, self.heads, D // self.heads).transpose(1, 2)
 
 
 class DecoderBlock(nn.Module):
@@ -120,7 +121,8 @@ class CrossAttentionReader(nn.Module):
         tokens_BSD = self.norm_tokens(tokens_BSD)
         valid_BN = getattr(level.layout, "valid_BN", None)
         visible_B11S = None if valid_BN is None else valid_BN[:, None, None]
-        return SeenBeside(self, [block.image.seen(tokens_BSD) for block in self.blocks], visible_B11S)
+        blocks: list[Any] = list(self.blocks)
+        return SeenBeside(self, [block.image.seen(tokens_BSD) for block in blocks], visible_B11S)
 
 
 class SeenBeside:

@@ -27,7 +27,13 @@ def taken(state: Any, fresh: Any, wanted: Any, row_R: Tensor) -> Any:
         return state.index_select(0, row_R)
     if is_dataclass(state) and not isinstance(state, type):
         names = [field.name for field in fields(state)]
-        return replace(state, **{name: taken(*_of((state, fresh, wanted), name), row_R) for name in names})
+        return replace(
+            state,
+            **{
+                name: taken(getattr(state, name), getattr(fresh, name, None), getattr(wanted, name, None), row_R)
+                for name in names
+            },
+        )
     if isinstance(state, dict):
         return {
             key: taken(value, (fresh or {}).get(key), (wanted or {}).get(key), row_R) for key, value in state.items()
@@ -40,10 +46,6 @@ def taken(state: Any, fresh: Any, wanted: Any, row_R: Tensor) -> Any:
     raise UsageError(
         f"a beam cannot take rows of this backbone's state, which holds a {type(state).__name__}: set task.beam to 1"
     )
-
-
-def _of(states: tuple[Any, ...], name: str) -> tuple[Any, ...]:
-    return tuple(getattr(state, name, None) for state in states)
 
 
 def _at(state: Any, place: int) -> Any:

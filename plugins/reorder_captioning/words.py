@@ -38,7 +38,8 @@ class Words(nn.Module):
     def tokens(self, word_BT: Tensor, first: int = 0) -> Tensor:
         """Tokens [B, T, D] of pieces that stand at the places from `first` on."""
         place_TD = self.place_TD[first : first + word_BT.shape[1]]
-        return functional.embedding(word_BT, self.table_VD) * self.table_VD.shape[1] ** 0.5 + place_TD
+        token_BTD: Tensor = functional.embedding(word_BT, self.table_VD) * self.table_VD.shape[1] ** 0.5
+        return token_BTD + place_TD
 
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities of the next piece, float32 [..., V] also under autocast."""
