@@ -79,6 +79,11 @@ class Wanted:
     there_BM: Tensor
     crowds_BM4: Tensor
 
+    def repeated(self, times: int) -> Wanted:
+        """The whole batch so many times, one after another."""
+        every = (self.boxes_BM4, self.label_BM, self.there_BM, self.crowds_BM4)
+        return Wanted(*(each.repeat(times, *[1] * (each.ndim - 1)) for each in every))
+
 
 def wanted(target: Sequence[Objects], device: torch.device, classes: int) -> Wanted:
     """The targets of a batch; crowds are none. Raises `RunError` for a class that the data did not announce."""

@@ -19,21 +19,26 @@ from reorder_detection.settings import DetrSettings
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at each other and at the sequence, then an MLP; norms come after, as published."""
+    """Queries look at each other and at the sequence, then an MLP; norms come after, as published.
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    first: queries have seen nothing yet, and do not look at each other (which the paper says can be left out).
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, first: bool) -> None:
         super().__init__()
-        self.among = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.among = None if first else nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.norm_among = None if first else nn.LayerNorm(width)
         self.across = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.mlp = Mlp(width, 4 * width, act_layer=nn.ReLU, drop=dropout)
         self.dropout = nn.Dropout(dropout)
-        self.norm_among, self.norm_across, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
+        self.norm_across, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, state_BQE: Tensor, query_QE: Tensor, key_BNE: Tensor, value_BNE: Tensor) -> Tensor:
         """query_QE, and the positions in key_BNE, are added where something is looked for, not to what is found."""
-        asking = state_BQE + query_QE
-        seen, _ = self.among(asking, asking, state_BQE, need_weights=False)
-        state_BQE = self.norm_among(state_BQE + self.dropout(seen))
+        if self.among is not None and self.norm_among is not None:
+            asking = state_BQE + query_QE
+            seen, _ = self.among(asking, asking, state_BQE, need_weights=False)
+            state_BQE = self.norm_among(state_BQE + self.dropout(seen))
         seen, _ = self.across(state_BQE + query_QE, key_BNE, value_BNE, need_weights=False)
         state_BQE = self.norm_across(state_BQE + self.dropout(seen))
         found: Tensor = self.norm_mlp(state_BQE + self.dropout(self.mlp(state_BQE)))
@@ -57,7 +62,7 @@ class DetrHead(nn.Module):
             self.to_memory = nn.Linear(context.width, E)
             self.query_QE = nn.Parameter(torch.randn(settings.queries, E))
             self.layers = nn.ModuleList(
-                DecoderLayer(E, settings.heads, settings.dropout) for _ in range(settings.layers)
+                DecoderLayer(E, settings.heads, settings.dropout, first=k == 0) for k in range(settings.layers)
             )
             self.norm = nn.LayerNorm(E)
             self.to_classes = nn.Linear(E, classes + 1)
@@ -103,7 +108,10 @@ class DetrHead(nn.Module):
         height, width = self.pixels
         scale_4 = targets.boxes_BM4.new_tensor([width, height, width, height])
         boxes_BM4 = box_convert(targets.boxes_BM4 / scale_4, "xyxy", "cxcywh")
-        *earlier, last = (loss_B(each, targets, boxes_BM4, self.settings) for each in said)
+        layers = len(said)
+        every = Said(torch.cat([each.logits_BQK1 for each in said]), torch.cat([each.boxes_BQ4 for each in said]))
+        loss_KB = loss_B(every, targets.repeated(layers), boxes_BM4.repeat(layers, 1, 1), self.settings)
+        *earlier, last = loss_KB.chunk(layers)
         return last + self.settings.auxiliary * sum(earlier, torch.zeros_like(last))
 
     def table(self, said: list[Said]) -> Tensor:

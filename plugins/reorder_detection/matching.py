@@ -1,17 +1,19 @@
 """DETR's matching of queries with objects, and its loss of each image (Carion et al. 2020, arXiv 2005.12872, 3.1).
 
-B images, Q queries, M objects of an image (padded), K classes; the class K is "no object".
+B images, Q queries, M objects of an image (padded), K classes, P pairs; the class K is "no object".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchvision.ops import box_convert, generalized_box_iou, generalized_box_iou_loss
+from torchvision.ops import box_convert, generalized_box_iou_loss
 
 from reorder_detection.detections import Wanted
 from reorder_detection.settings import DetrSettings
@@ -26,24 +28,35 @@ class Said:
     boxes_BQ4: Tensor
 
 
+class Pairs(NamedTuple):
+    """P pairs of the whole batch, int64 each: image, query and object."""
+
+    image_P: Tensor
+    query_P: Tensor
+    object_P: Tensor
+
+
 @torch.no_grad()
-def match(said: Said, targets: Wanted, boxes_BM4: Tensor, settings: DetrSettings) -> list[tuple[Tensor, Tensor]]:
-    """For each image the queries and the objects that belong together, int64 each: the pairs of least total cost.
+def match(said: Said, targets: Wanted, boxes_BM4: Tensor, settings: DetrSettings) -> Pairs:
+    """The queries and the objects that belong together: of each image the pairs of least total cost.
 
     The cost of a pair is minus the probability of the object's class, and the weighted distances of the boxes.
     boxes_BM4: of the objects, in the form of `Said`.
     """
-    probability_BQK1 = said.logits_BQK1.softmax(dim=2)
-    pairs = []
-    for image, count in enumerate(targets.there_BM.sum(dim=1).tolist()):
-        boxes_O4, boxes_Q4 = boxes_BM4[image, :count], said.boxes_BQ4[image]
-        apart_QO = (boxes_Q4[:, None] - boxes_O4).abs().sum(dim=2)
-        giou_QO = generalized_box_iou(_corners(boxes_Q4), _corners(boxes_O4))
-        cost_QO = settings.box_weight * apart_QO - settings.giou_weight * giou_QO
-        cost_QO = cost_QO - probability_BQK1[image][:, targets.label_BM[image, :count]]
-        found = linear_sum_assignment(cost_QO.nan_to_num(1e6).cpu().numpy())
-        pairs.append(tuple(torch.as_tensor(each, device=cost_QO.device) for each in found))
-    return pairs  # type: ignore[return-value]
+    queries, objects = said.boxes_BQ4.shape[1], boxes_BM4.shape[1]
+    one_BQM4 = said.boxes_BQ4[:, :, None].expand(-1, -1, objects, -1)
+    two_BQM4 = boxes_BM4[:, None].expand(-1, queries, -1, -1)
+    apart_BQM = (one_BQM4 - two_BQM4).abs().sum(dim=3)
+    disjoint_BQM = generalized_box_iou_loss(_corners(one_BQM4), _corners(two_BQM4))
+    label_BQM = targets.label_BM[:, None].expand(-1, queries, -1)
+    probability_BQM = said.logits_BQK1.softmax(dim=2).gather(2, label_BQM)
+    cost_BQM = settings.box_weight * apart_BQM + settings.giou_weight * disjoint_BQM - probability_BQM
+    every = cost_BQM.nan_to_num(1e6).cpu().numpy()
+    counts = targets.there_BM.sum(dim=1).tolist()
+    found = [linear_sum_assignment(cost_QM[:, :count]) for cost_QM, count in zip(every, counts, strict=True)]
+    image_P = torch.tensor([image for image, (query, _) in enumerate(found) for _ in query], dtype=torch.int64)
+    pairs_P = (torch.from_numpy(np.concatenate(each)) for each in zip(*found, strict=True))
+    return Pairs(*(each.to(cost_BQM.device) for each in (image_P, *pairs_P)))
 
 
 def loss_B(said: Said, targets: Wanted, boxes_BM4: Tensor, settings: DetrSettings) -> Tensor:
@@ -54,9 +67,7 @@ def loss_B(said: Said, targets: Wanted, boxes_BM4: Tensor, settings: DetrSetting
     over the batch.
     """
     images, queries, classes = said.logits_BQK1.shape
-    pairs = match(said, targets, boxes_BM4, settings)
-    image_P = torch.cat([torch.full_like(query, image) for image, (query, _) in enumerate(pairs)])
-    query_P, object_P = (torch.cat(each) for each in zip(*pairs, strict=True))
+    image_P, query_P, object_P = match(said, targets, boxes_BM4, settings)
     label_BQ = torch.full((images, queries), classes - 1, device=said.logits_BQK1.device)
     label_BQ[image_P, query_P] = targets.label_BM[image_P, object_P]
     weight_BQ = torch.where(label_BQ == classes - 1, settings.no_object, 1.0)

@@ -83,7 +83,7 @@ class DetectionSettings(Settings):
     """what finds the objects: {kind: fcos}, on the grid, or {kind: detr}, in the sequence as it is read"""
     most: Annotated[int, Field(ge=1, le=100)] = 100
     """how many detections of an image count at most, the best ones"""
-    confidence: Share = 0.3
+    confidence: Share = 0.5
     """detections of this score or more count in an image's F1, and are drawn; average precision counts all"""
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
