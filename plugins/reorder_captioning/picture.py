@@ -28,7 +28,7 @@ def draw_captions(
     """Write a PNG of up to 16 images: above each what was said (green where it is one of the references) and, in
     grey, its first reference. With a layout, the order is a thin line through the patches' centres."""
     count = min(_MOST, images_BCHW.shape[0])
-    figure, every = panels(count, columns=_COLUMNS, side=2.4, below=1.1)
+    figure, every = panels(count, columns=_COLUMNS, side=2.4, below=0.8)
     for number, panel in enumerate(every):
         draw_image(panel, images_BCHW[number])
         if layout is not None:

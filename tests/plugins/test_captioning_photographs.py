@@ -49,7 +49,7 @@ def learned_by_heart(
     first = None
     for _ in range(steps):
         loss = task.step(model, batch, layout).loss_B.mean()
-        first = float(loss) if first is None else first
+        first = loss.item() if first is None else first
         descent.zero_grad()
         loss.backward()
         descent.step()

@@ -136,8 +136,8 @@ SMALL = {"width": WIDTH, "depth": 2}
 BY_STEPS = [
     ("mamba", {**SMALL, "state": 4}),
     ("mamba2", {**SMALL, "state": 8, "head_width": 8}),
-    ("transformer_xl", {**SMALL, "heads": 2, "causal": True}),
-    ("transformer_xl", {**SMALL, "heads": 2, "causal": True, "segment": 5, "memory": 5}),
+    ("transformer_xl", {**SMALL, "heads": 2, "causal": True, "readout": "last"}),
+    ("transformer_xl", {**SMALL, "heads": 2, "causal": True, "readout": "last", "segment": 5, "memory": 5}),
 ]
 
 
@@ -146,7 +146,7 @@ BY_STEPS = [
 )
 @pytest.mark.parametrize("beam", [1, 3])
 def test_cached_states_say_what_reading_anew_says(backbone: str, given_backbone: dict[str, Any], beam: int) -> None:
-    task, model = learner(backbone, given_backbone)
+    task, model = learner(backbone, given_backbone, tied=False)  # a tied head would say what it reads, and no more
     batch = batch_of(4)
     with torch.no_grad():
         seen = task.reader(model, batch.images_BCHW, orders(4))
@@ -156,7 +156,7 @@ def test_cached_states_say_what_reading_anew_says(backbone: str, given_backbone:
         one, two = (search(speaker, 8, beam) for speaker in (cached, anew))
     assert one.word_BT.tolist() == two.word_BT.tolist()
     torch.testing.assert_close(one.log_prob_B, two.log_prob_B, atol=1e-4, rtol=1e-4)
-    assert len({tuple(row) for row in one.word_BT.tolist()}) > 1, "images differ in what is said of them"
+    assert float(one.log_prob_B.std()) > 1e-2, "what is said depends on the image"
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -183,14 +183,12 @@ def test_a_decoder_with_its_cache_says_what_it_says_without(beam: int) -> None:
     ("backbone", "given_backbone"),
     [
         ("mamba", {**SMALL, "readout": "class"}),
-        ("longformer", {**SMALL, "heads": 2, "window": 4, "causal": True}),
+        ("image_transformer", {**SMALL, "heads": 2, "causal": True}),
     ],
-    ids=["mamba", "longformer"],
+    ids=["mamba", "image_transformer"],
 )
 def test_a_backbone_that_goes_by_no_steps_reads_anew(backbone: str, given_backbone: dict[str, Any]) -> None:
     task, model = learner(backbone, given_backbone)
-    if model.backbone.attention != "causal":
-        pytest.skip("not causal as it is set up here")
     assert not goes_by_steps(model.backbone)
     result = task.step(model, batch_of(3), orders(3))
     assert len(result.prediction.texts) == 3
@@ -234,7 +232,7 @@ def test_drawn_and_soft_orders_are_learned_through(reader: str) -> None:
 
 
 def test_the_loss_of_an_image_is_its_own_whatever_stands_beside_it() -> None:
-    task, model = learner("transformer_xl", {**SMALL, "heads": 2, "causal": True})
+    task, model = learner("transformer_xl", {**SMALL, "heads": 2, "causal": True, "readout": "last"})
     batch, layout = batch_of(3), orders(3)
     together_B = task.step(model, batch, layout).loss_B
     for b in range(3):
