@@ -211,7 +211,8 @@ class Trainer:
         return int(state["metrics_bytes"])
 
     def _refuse_other(self, identity: dict[str, Any]) -> None:
-        for key, what in (("recipe", "recipe"), ("order", "order"), ("processes", "number of processes")):
+        parts = {"recipe": "recipe", "order": "order", "processes": "number of processes", "weights_from": "start"}
+        for key, what in parts.items():
             if identity.get(key) != self.identity.get(key):
                 raise UsageError(
                     f"the checkpoint belongs to another {what} ({identity.get(key)}, not {self.identity.get(key)}): "
