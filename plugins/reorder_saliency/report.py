@@ -33,7 +33,7 @@ def print_study(study: Study, folder: Path, console: Console) -> None:
 
 def _orders(study: Study) -> Table:
     opened = study.opened
-    score = f"{opened.task.primary} {study.measured[0].whole.score:.3f} on {study.images} images"
+    score = f"{study.metric} {study.measured[0].whole.score:.3f} on {study.images} images"
     title = f"{opened.recipe.name}: {opened.recipe.backbone.ref.name} in its own order, {opened.order_name} ({score})"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("order")
@@ -49,7 +49,7 @@ def _classes(study: Study) -> Table:
     title = "classes, in the run's own order"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
-    for name in ("images", study.opened.task.primary, *(each.method for each in study.measured)):
+    for name in ("images", study.metric, *(each.method for each in study.measured)):
         table.add_column(name, justify="right", no_wrap=True)
     for number, group in enumerate(study.measured[0].classes):
         found = [each.classes[number].placed[0] for each in study.measured]

@@ -74,6 +74,11 @@ class Study:
     small: list[str]
 
     @property
+    def metric(self) -> str:
+        """What the scores of `Group` are of: the task's primary metric, or what its score of an image is called."""
+        return str(getattr(self.opened.task, "score", self.opened.task.primary))
+
+    @property
     def chance(self) -> float:
         """95 % of random orders lie nearer to 0 than this."""
         return chance(self.opened.grid.size)
@@ -89,7 +94,7 @@ class Study:
             "trained_steps": opened.steps,
             "grid": [opened.grid.rows, opened.grid.columns],
             "images": self.images,
-            "metric": opened.task.primary,
+            "metric": self.metric,
             "chance": self.chance,
             "orders": {name: order_N.tolist() for name, order_N in self.orders.items()},
             "methods": [
@@ -194,7 +199,7 @@ def _groups(
 
 @torch.no_grad()
 def _scores(opened: Opened, batches: Sequence[Batch]) -> NDArray[np.float64]:
-    """The task's primary metric of each image, [B]."""
+    """The task's score of each image, [B]."""
     layout = Objective(opened, opened.order_N).layout
     task = opened.task
     found = [task.score_B(task.step(opened.model, batch, layout), batch).double().cpu().numpy() for batch in batches]

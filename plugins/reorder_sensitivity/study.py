@@ -125,7 +125,7 @@ def _measure(
         target=target,
         trained_steps=opened.steps,
         order_name=opened.order_name,
-        metric=opened.task.primary,
+        metric=getattr(opened.task, "score", opened.task.primary),  # what score_B is of
         higher_is_better=opened.task.higher_is_better,
         images=sum(len(batch.index_B) for batch in batches),
         own_score=own_score,

@@ -134,6 +134,32 @@ def test_json_is_all_that_stands_on_stdout(tmp_path, capsys):
     assert found["retention"]["occluded_slots"] == []
 
 
+PIXELS = """
+name: pixels
+seed: 0
+data: {name: digit_scenes, target: mask, train: 16, validation: 8, size: 32, digits: [1, 2], side: [12, 14]}
+patch: {size: 8}
+ordering: {name: row_major}
+backbone: {name: mamba, width: 16, depth: 1, state: 4}
+task: {name: segmentation}
+training: {epochs: 1, batch_size: 16, optimizer: {lr: 3.0e-3}}
+"""
+
+
+def test_a_score_of_an_image_that_is_not_the_metric_goes_by_its_own_name(tmp_path, capsys):
+    """The mean IoU of a split is no mean over images, and its name must not stand above one."""
+    (tmp_path / "pixels.yaml").write_text(PIXELS)
+    given = ["--images", "4", "--json", "--out", str(tmp_path / "out")]
+    few = ["--orderings", "hilbert", "--random", "1", "--swaps", "1", "--slots", "0"]
+    assert main(["sensitivity", str(tmp_path / "pixels.yaml"), *few, *given]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["metric"] == "miou of an image"
+    assert main(["run", str(tmp_path / "pixels.yaml"), "--out", str(tmp_path / "runs")]) == 0
+    (folder,) = (tmp_path / "runs" / "pixels").iterdir()
+    capsys.readouterr()
+    assert main(["saliency", str(folder), "--method", "gradient", *given]) == 0
+    assert json.loads(capsys.readouterr().out)["metric"] == "miou of an image"
+
+
 def test_the_same_seed_gives_the_same_figures(tmp_path):
     for name in ("a", "b"):
         assert main(["sensitivity", str(SMOKE), *FEW, "--out", str(tmp_path / name)]) == 0
