@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from timm.layers import Mlp
@@ -112,14 +112,17 @@ class ArmPretraining(nn.Module):
         """The batch itself."""
         return batch
 
-    def step(self, run: Run, batch: Batch, order: Layout | Draw) -> TaskResult:
-        """One causal pass; the normalised pixels of every cluster but the first; mean squared error of each image."""
-        attention = getattr(getattr(run, "backbone", None), "attention", "causal")
+    def refuse_model(self, model: Any) -> None:
+        """Raise `UsageError` for a backbone that is not causal."""
+        attention = model.backbone.attention
         if attention != "causal":
             raise UsageError(
                 f"arm_pretraining needs a causal backbone, as one with {attention} attention has seen the patches "
                 f"that it is to predict: set backbone.direction to causal"
             )
+
+    def step(self, run: Run, batch: Batch, order: Layout | Draw) -> TaskResult:
+        """One causal pass; the normalised pixels of every cluster but the first; mean squared error of each image."""
         layout = (order.layout(self.grid) if isinstance(order, Draw) else order).to(batch.images_BCHW.device)
         pixels_BMP = self.predict_pixels(run(batch.images_BCHW, order), layout)
         patches_BNP = patchify(batch.images_BCHW.float(), self.grid, self.patch)

@@ -29,15 +29,12 @@ class PrefixReader(nn.Module):
         self.words = words
 
     def forward(self, run: Any, images_BCHW: Tensor, order: Layout | Draw) -> SeenBefore:
-        """Images, to be read with texts after them. Raises `UsageError` for a backbone that cannot."""
-        refuse_backbone(getattr(run, "backbone", None))
+        """Images, to be read with texts after them."""
         return SeenBefore(self.words, run, images_BCHW, order)
 
 
 def refuse_backbone(backbone: Any) -> None:
     """Raise `UsageError` where a text cannot follow the patches, or where the patches would see it."""
-    if backbone is None:  # something that stands for a model
-        return
     advice = "or let a decoder look at the patches from outside: task.reader: cross_attention"
     if not getattr(backbone, "takes_text", False):
         raise UsageError(

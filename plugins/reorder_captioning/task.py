@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from reorder_captioning.cross_attention import CrossAttentionReader
 from reorder_captioning.metrics import CaptionMetrics, words
-from reorder_captioning.prefix import PrefixReader
+from reorder_captioning.prefix import PrefixReader, refuse_backbone
 from reorder_captioning.rouge import rouge_l
 from reorder_captioning.search import search
 from reorder_captioning.settings import CaptioningSettings
@@ -75,6 +75,11 @@ class Captioning(nn.Module):
         drawn_B = torch.rand(len(batch), generator=generator).tolist()
         chosen = [(texts[int(share * len(texts))],) for texts, share in zip(batch.target, drawn_B, strict=True)]
         return replace(batch, target=chosen)
+
+    def refuse_model(self, model: Any) -> None:
+        """Raise `UsageError` where the reader cannot work with this model's backbone."""
+        if self.settings.reader == "prefix":
+            refuse_backbone(model.backbone)
 
     def step(self, run: Run, batch: Batch, order: Layout | Draw) -> TaskResult:
         """The loss of each image over all its captions; in evaluation mode also what is said of it, once it is asked.

@@ -47,13 +47,13 @@ def read(opened: Opened, batch: Batch, order_N: NDArray[np.int64], alter: Alter 
     """One pass of the task in this order. alter: changes the tokens [B, N, D] in slot order, before the backbone."""
     seen: list[Features] = []
 
-    def run(images_BCHW: Tensor, order: Any) -> Features:
+    def run(images_BCHW: Tensor, order: Any, text_BTD: Tensor | None = None) -> Features:
         # the hook stands where the model hands tokens in reading order to its backbone
         hook = None
         if alter is not None:
             hook = opened.model.backbone.register_forward_pre_hook(lambda _, given: (alter(given[0]), *given[1:]))
         try:
-            features: Features = opened.model(images_BCHW, order)
+            features: Features = opened.model(images_BCHW, order, text_BTD)
         finally:
             if hook is not None:
                 hook.remove()

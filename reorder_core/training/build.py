@@ -118,7 +118,10 @@ def build_learner(
     further_RN = further_from(backbone.orders)
     positions = recipe.positions
     model = Model(backbone, context.grid, context.patch, context.channels, positions.kind, positions.follow, further_RN)
-    return Learner(model, catalogue.build(recipe.task.ref, context.changed(width=backbone.width)))
+    task = catalogue.build(recipe.task.ref, context.changed(width=backbone.width))
+    if hasattr(task, "refuse_model"):
+        task.refuse_model(model)
+    return Learner(model, task)
 
 
 def _build_policy(

@@ -133,7 +133,7 @@ def test_levels_of_several_depths_are_read():
 
 def test_a_backbone_that_has_seen_everything_is_refused():
     with pytest.raises(UsageError, match="needs a causal backbone, as one with full attention has seen the patches"):
-        task_of().step(model_of(direction="four"), batch_of(), order_of())
+        task_of().refuse_model(model_of(direction="four"))
 
 
 def test_the_picture_puts_a_right_prediction_in_its_place(tmp_path):

@@ -209,7 +209,7 @@ def test_backbones_that_the_reader_prefix_refuses(backbone: str, given_backbone:
     else:
         task, model = learner(backbone, given_backbone)
     with pytest.raises(UsageError, match=says):
-        task.step(model, batch_of(2), orders(2))
+        task.refuse_model(model)
 
 
 @pytest.mark.parametrize("reader", ["prefix", "cross_attention"])
