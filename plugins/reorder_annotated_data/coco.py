@@ -20,12 +20,15 @@ from reorder_annotated_data.coco_objects import CocoObject
 from reorder_annotated_data.pipeline_settings import SplitName
 from reorder_annotated_data.settings import CocoSettings
 from reorder_annotated_data.split import require_files, splits
-from reorder_core import Context, UsageError
+from reorder_core import Context, RunError, UsageError
 from reorder_core.interfaces.targets import IGNORED, Objects
 
 
 def mask_of(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Polygons or run lengths to uint8 [H, W] of 0 and 1, by pycocotools. size: (height, width)."""
+    """Polygons or run lengths to uint8 [H, W] of 0 and 1, by pycocotools. size: (height, width).
+
+    Raises `ValueError` for run lengths in letters that pycocotools cannot read.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools' own, about NumPy 2
         if isinstance(segmentation, list):
@@ -38,12 +41,20 @@ def mask_of(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     return decoded
 
 
+def _outlined(each: CocoObject, size: tuple[int, int]) -> np.ndarray:
+    """An object's mask, bool [H, W]. Raises `ValueError` with its id where its run lengths cannot be read."""
+    try:
+        return mask_of(each.segmentation, size).astype(bool)
+    except ValueError as problem:
+        raise ValueError(f"the run lengths of annotation {each.number} cannot be read ({problem})") from problem
+
+
 def semantic_mask(objects: Sequence[CocoObject], size: tuple[int, int]) -> Tensor:
     """The class of each pixel, uint8 [H, W]: 0 background, 1 + label; `IGNORED` where only a crowd is.
 
     Where objects overlap the smaller one is seen: it would vanish below the larger.
     """
-    drawn = [(each, mask_of(each.segmentation, size).astype(bool)) for each in objects]
+    drawn = [(each, _outlined(each, size)) for each in objects]
     mask_HW = np.zeros(size, np.uint8)
     for each, own_HW in sorted(drawn, key=lambda pair: (not pair[0].crowd, -int(pair[1].sum()), pair[0].number)):
         mask_HW[own_HW] = IGNORED if each.crowd else 1 + each.label
@@ -51,14 +62,14 @@ def semantic_mask(objects: Sequence[CocoObject], size: tuple[int, int]) -> Tenso
 
 
 def objects_of(image: CocoImage, masks: bool) -> Objects:
-    """All objects of an image in its own pixels, crowds marked."""
+    """All objects of an image in its own pixels, crowds marked. Raises `ValueError` where a mask cannot be read."""
     boxes = [each.box for each in image.objects]
     area = [each.area or (each.box[2] - each.box[0]) * (each.box[3] - each.box[1]) for each in image.objects]
     masks_OHW = None
     if masks:
         assert image.size is not None
-        drawn = [mask_of(each.segmentation, image.size) for each in image.objects]
-        masks_OHW = torch.from_numpy(np.stack(drawn) if drawn else np.zeros((0, *image.size), np.uint8)).bool()
+        drawn = [_outlined(each, image.size) for each in image.objects]
+        masks_OHW = torch.from_numpy(np.stack(drawn) if drawn else np.zeros((0, *image.size), bool))
     return Objects(
         boxes_O4=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         label_O=torch.tensor([each.label for each in image.objects], dtype=torch.int64),
@@ -96,8 +107,16 @@ class CocoSource:
         return f"image {self.images[index].number} in {self._annotations}"
 
     def target(self, index: int) -> Any:
-        """`Objects`, a mask uint8 [H, W], classes float32 [K] or captions, for the picture as it is in the file."""
-        image = self.images[index]
+        """`Objects`, a mask uint8 [H, W], classes float32 [K] or captions, for the picture as it is in the file.
+
+        Raises `RunError` with file and id where a mask cannot be read.
+        """
+        try:
+            return self._target(self.images[index])
+        except ValueError as problem:
+            raise RunError(f"{self._annotations}: {problem}: correct the file") from problem
+
+    def _target(self, image: CocoImage) -> Any:
         if self._kind == "captions":
             return image.captions
         if self._kind == "boxes":
@@ -143,7 +162,10 @@ class Coco:
     def _source(settings: CocoSettings, split: SplitName, file: CocoFile, images: Sequence[CocoImage]) -> CocoSource:
         folder, path = settings.images(split), settings.annotations(split)
         if not images:
-            raise UsageError(f"{split}_annotations: {path} leaves no {split} image: choose other `categories`")
+            raise UsageError(
+                f"{split}_annotations: {path} leaves no {split} image with an object: choose other `categories`, or "
+                f"leave out drop_empty"
+            )
         named = ((folder / image.file, f"{path}: image {image.number}") for image in images)
         require_files(named, folder, f"{split}_images")
         return CocoSource(settings, split, images, len(file.classes))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +94,8 @@ def _images(held: dict[str, Any], path: Path, sizes: bool) -> dict[int, CocoImag
         size = None
         if sizes or ("height" in record and "width" in record):
             size = value(record, "height", int, where), value(record, "width", int, where)
+            if min(size) < 1:
+                raise UsageError(f"{where}: is {size[1]}x{size[0]} pixels large, which no picture is: correct the file")
         images[number] = CocoImage(number, value(record, "file_name", str, where), size)
     if not images:
         raise UsageError(f"{path}: lists no image")
@@ -130,8 +133,7 @@ def _with_objects(
     repaired: Counter[str],
 ) -> list[CocoImage]:
     found: dict[int, list[CocoObject]] = {number: [] for number in images}
-    for record in records(held, "annotations", path):
-        image, where = _image_of(record, path, images)
+    for record, image, where in _annotations(held, path, images):
         category = value(record, "category_id", int, where)
         if category not in number_of:
             raise UsageError(f"{where}: names category {category}, which the file does not list: correct one of them")
@@ -158,8 +160,7 @@ def _with_captions(
     held: dict[str, Any], path: Path, images: dict[int, CocoImage], wanted: _Wanted, repaired: Counter[str]
 ) -> list[CocoImage]:
     found: dict[int, list[str]] = {number: [] for number in images}
-    for record in records(held, "annotations", path):
-        image, where = _image_of(record, path, images)
+    for record, image, where in _annotations(held, path, images):
         text = " ".join(value(record, "caption", str, where).split())
         if any(letter.isalnum() for letter in text):
             found[image.number].append(text)
@@ -183,10 +184,18 @@ def _with_captions(
     return kept
 
 
-def _image_of(record: dict[str, Any], path: Path, images: dict[int, CocoImage]) -> tuple[CocoImage, str]:
-    """The image of an annotation, and the words that errors about it begin with."""
-    where = f"{path}: annotation {value(record, 'id', int, f'{path}: an annotation')}"
-    number = value(record, "image_id", int, where)
-    if number not in images:
-        raise UsageError(f"{where}: names image {number}, which the file does not list: correct one of them")
-    return images[number], where
+def _annotations(
+    held: dict[str, Any], path: Path, images: dict[int, CocoImage]
+) -> Iterator[tuple[dict[str, Any], CocoImage, str]]:
+    """Each annotation, its image, and the words that errors about it begin with."""
+    seen: set[int] = set()
+    for record in records(held, "annotations", path):
+        number = value(record, "id", int, f"{path}: an annotation")
+        where = f"{path}: annotation {number}"
+        if number in seen:
+            raise UsageError(f"{where}: is listed twice: give each annotation its own id")
+        seen.add(number)
+        image = value(record, "image_id", int, where)
+        if image not in images:
+            raise UsageError(f"{where}: names image {image}, which the file does not list: correct one of them")
+        yield record, images[image], where

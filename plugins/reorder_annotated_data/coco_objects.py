@@ -65,13 +65,15 @@ def object_of(
             f"or set data.faulty: repair to leave it out",
             "boxes of no area left out",
         )
-    area = record.get("area")
+    area, crowd = record.get("area"), record.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise UsageError(f"{where}: 'iscrowd' is {crowd!r:.40} and neither 0 nor 1: correct the file")
     made = CocoObject(
         number=record["id"],
         label=label,
         box=box,
-        crowd=bool(record.get("iscrowd", 0)),
-        area=float(area) if isinstance(area, int | float) and area > 0 else None,
+        crowd=bool(crowd),
+        area=float(area) if _is_number(area) and area > 0 else None,
         segmentation=_outline(record, where, size) if segmentation else None,
     )
     return made, outside
@@ -79,10 +81,18 @@ def object_of(
 
 def _box(record: dict[str, Any], where: str) -> tuple[float, float, float, float]:
     given = value(record, "bbox", list, where)
-    if len(given) != 4 or not all(isinstance(each, int | float) and isfinite(each) for each in given):
+    if len(given) != 4 or not all(map(_is_number, given)):
         raise UsageError(f"{where}: 'bbox' is {given!r:.60} and not [left, top, width, height]: correct the file")
     left, top, width, height = map(float, given)
     return left, top, width, height
+
+
+def _is_number(given: Any) -> bool:
+    """A finite number that a float can hold."""
+    try:
+        return isinstance(given, int | float) and not isinstance(given, bool) and isfinite(given)
+    except OverflowError:
+        return False
 
 
 def _told(record: dict[str, Any]) -> str:
@@ -98,11 +108,17 @@ def _outline(record: dict[str, Any], where: str, size: tuple[int, int]) -> Any:
                 f"{where}: its mask is of (height, width) {given.get('size')} and its image of {list(size)}: "
                 f"correct the file"
             )
-        if not isinstance(given.get("counts"), str | list):
+        counts = given.get("counts")
+        if not isinstance(counts, str | list) or not counts:
             raise UsageError(f"{where}: its mask has no 'counts': correct the file")
+        if isinstance(counts, list) and not _cover(counts, size[0] * size[1]):
+            raise UsageError(
+                f"{where}: the 'counts' of its mask are no run lengths of {size[0]}x{size[1]} pixels: correct the file"
+            )
         return given
     fitting = isinstance(given, list) and all(
-        isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in given
+        isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 and all(map(_is_number, part))
+        for part in given
     )
     if not fitting or not given:
         raise FaultyAnnotation(
@@ -111,3 +127,8 @@ def _outline(record: dict[str, Any], where: str, size: tuple[int, int]) -> Any:
             "objects without an outline left out",
         )
     return given
+
+
+def _cover(counts: list[Any], pixels: int) -> bool:
+    """Whether run lengths are whole numbers that add up to the pixels of the image."""
+    return all(isinstance(each, int) and each >= 0 for each in counts) and sum(counts) == pixels

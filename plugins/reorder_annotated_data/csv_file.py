@@ -50,8 +50,8 @@ def csv_file(settings: MultilabelCsvSettings, split: SplitName) -> CsvFile:
 
 @lru_cache(maxsize=4)
 def _read(key: str, path: Path, _stamp: tuple[int, int], columns: _Columns, classes: tuple[str, ...] | None) -> CsvFile:
-    reader = csv.reader(StringIO(read_text(key, path)))
-    header = [name.strip() for name in next(reader, [])]
+    rows = _rows(key, path)
+    header = [name.strip() for name in (rows[0][1] if rows else [])]
     place = {name: header.index(name) for name in header}
     if columns.labels is None and classes is None:
         classes = tuple(name for name in header if name not in ("", columns.path))
@@ -65,10 +65,10 @@ def _read(key: str, path: Path, _stamp: tuple[int, int], columns: _Columns, clas
     if len(place) < len(header):
         raise UsageError(f"{key}: {path} has two columns of one name: rename one")
     found: list[tuple[int, str, list[str]]] = []
-    for row in reader:
+    for line, row in rows[1:]:
         if not row:
             continue
-        where = f"{path}: line {reader.line_num}"
+        where = f"{path}: line {line}"
         if len(row) != len(header):
             raise UsageError(f"{where}: has {len(row)} columns and the first line {len(header)}: correct the file")
         if not row[place[columns.path]].strip():
@@ -78,13 +78,22 @@ def _read(key: str, path: Path, _stamp: tuple[int, int], columns: _Columns, clas
             if columns.labels is not None
             else _marked(row, place, classes or (), where)
         )
-        found.append((reader.line_num, row[place[columns.path]].strip(), seen))
+        found.append((line, row[place[columns.path]].strip(), seen))
     if not found:
         raise UsageError(f"{key}: {path} lists no image")
     known = tuple(sorted({name for *_, seen in found for name in seen})) if classes is None else classes
     if not known:
         raise UsageError(f"{key}: {path} names no class: is `labels_column` the right one?")
     return CsvFile(known, tuple(_numbered(path, known, *line) for line in found))
+
+
+def _rows(key: str, path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of the file, and the line at which each ends."""
+    reader = csv.reader(StringIO(read_text(key, path)))
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as problem:
+        raise UsageError(f"{key}: {path} is no CSV ({problem}): replace it") from problem
 
 
 def _listed(cell: str, separator: str) -> list[str]:

@@ -116,6 +116,12 @@ class MaskFolderSettings(PipelineSettings):
     def target_type(self) -> str:
         return "mask"
 
+    @model_validator(mode="after")
+    def _number_of_classes(self) -> MaskFolderSettings:
+        if isinstance(self.classes, str) and self.classes.lstrip("-").isdigit():  # no number from 1 to 255, so a name
+            raise ValueError(f"classes: a mask holds 1 to 255 classes, not {self.classes}")
+        return self
+
     def folder(self, split: SplitName, what: Literal["images", "masks"]) -> Path:
         """The folder of a split's images, or that of their masks."""
         return placed(self.root, getattr(self, f"{split}_{what}"))

@@ -128,6 +128,12 @@ def test_wrong_masks(masks: Path) -> None:
         MaskFolder(of_masks(masks, train_masks="masks/val", validation_masks="truth"), CONTEXT)
 
 
+def test_a_number_of_classes_that_no_mask_holds() -> None:
+    for number in ("0", "256", "-1"):  # as a recipe hands on a number that is none of 1 to 255: as a name
+        with pytest.raises(ValidationError, match=f"a mask holds 1 to 255 classes, not {number}"):
+            MaskFolderSettings(root="x", classes=number)
+
+
 # Questions.
 
 
@@ -299,6 +305,7 @@ def test_csvs_by_hand(csvs: Path) -> None:
         ("", {}, r"has no column 'path' \(its columns: none\)"),
         ("path\n0.png\n", {}, "names no class"),
         ("path,l\n0.png,cat;ox\n", {"labels_column": "l", "classes": ["cat"]}, "line 2: the label 'ox' is no class"),
+        ("path,dog\n" + 200_000 * "x" + ",1\n", {}, r"train: .*train\.csv is no CSV \(field larger than"),
         (WIDE, {"train": "none.csv"}, r"train: there is no file .*none\.csv"),
         (WIDE, {"images": "nowhere"}, "images: there is no folder .*nowhere"),
     ],

@@ -272,6 +272,19 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (change(segmentation=[[1, 2, 3, 4]]), "annotation 2: 'segmentation' is no outline"),
     (change(segmentation=[]), "annotation 2: 'segmentation' is no outline"),
     (change(segmentation={"size": [9, 9], "counts": [81]}), r"annotation 2: its mask is of \(height, width\) \[9, 9\]"),
+    (change(segmentation=[["a"] * 6]), "annotation 2: 'segmentation' is no outline"),
+    (change(segmentation=[[float("nan")] * 6]), "annotation 2: 'segmentation' is no outline"),
+    (change(segmentation={"size": [HEIGHT, WIDTH], "counts": ""}), "annotation 2: its mask has no 'counts'"),
+    (
+        change(segmentation={"size": [HEIGHT, WIDTH], "counts": [-1, 769]}),
+        "annotation 2: the 'counts' of its mask are no",
+    ),
+    (change(segmentation={"size": [HEIGHT, WIDTH], "counts": [1, 2]}), "annotation 2: the 'counts' of its mask are no"),
+    (change(segmentation={"size": [HEIGHT, WIDTH], "counts": ["a"]}), "annotation 2: the 'counts' of its mask are no"),
+    (change(bbox=[4, 4, 3, 10**400]), "annotation 2: 'bbox' is .* and not"),
+    (change(iscrowd="0"), "annotation 2: 'iscrowd' is '0' and neither 0 nor 1"),
+    (change(id=1), "annotation 1: is listed twice"),
+    (lambda held: held["images"][1].update(height=0), "image 5: is 32x0 pixels large"),
     (remove("annotations", 1, "bbox"), "annotation 2: 'bbox' is missing"),
     (remove("annotations", 1, "id"), "an annotation: 'id' is missing"),
     (remove("images", 1, "height"), "image 5: 'height' is missing"),
@@ -291,6 +304,19 @@ def test_faults_in_the_file_are_one_line(root: Path, fault: Callable[[dict[str, 
     write(root, held)
     with pytest.raises(UsageError, match=r"instances_train2017\.json: .*" + says) as caught:
         Coco(plain(root, masks=True), CONTEXT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"masks": True}, {"target": "mask"}])
+def test_letters_that_are_no_run_lengths_are_one_line(root: Path, given: dict[str, Any]) -> None:
+    """Found out when they are read: decoding all masks of a large file beforehand would take minutes."""
+    held = instances()
+    held["annotations"][3]["segmentation"]["counts"] = "zz!!~~"
+    write(root, held)
+    with pytest.raises(
+        RunError, match=r"instances_train2017\.json: the run lengths of annotation 4 cannot be read"
+    ) as caught:
+        Coco(plain(root, **given), CONTEXT).train.load([0, 1], 0)
     assert "\n" not in str(caught.value)
 
 
