@@ -64,7 +64,7 @@ class Reconstruction(nn.Module):
             raise UsageError(
                 f"task.block: one square of {settings.block} patches covers the whole grid of {context.grid}"
             )
-        self.settings, self.grid, self.patch = settings, context.grid, p
+        self.settings, self.grid, self.patch, self.width = settings, context.grid, p, context.width
         self.masks = Masks(context.grid, settings.mask, settings.block)
         fill_CPP = torch.zeros(C, p, p)
         self.fill_CPP: Tensor
@@ -108,12 +108,20 @@ class Reconstruction(nn.Module):
         return TaskResult(loss_B, Prediction(said_BNP.detach(), true_BNP, mask_BN))
 
     def pixels_BNP(self, features: Features) -> Tensor:
-        """What the tokens say, float32 in patch order. Raises `UsageError` for a backbone that merges its patches."""
+        """What the tokens say, float32 in patch order.
+
+        Raises `UsageError` for a backbone whose finest level merges patches, or is of another width than its last.
+        """
         level = features.levels[0]
         if level.tokens_BND.shape[1] != self.grid.size:
             raise UsageError(
                 f"reconstruction reads a token for each of the {self.grid.size} patches, and the finest level of this "
                 f"backbone has {level.tokens_BND.shape[1]}: choose a backbone whose first level merges no patches"
+            )
+        if (width := level.tokens_BND.shape[-1]) != self.width:
+            raise UsageError(
+                f"reconstruction reads the finest level of the backbone, whose tokens have {width} numbers, and those "
+                f"of its last level {self.width}: choose a backbone of one width (a hierarchy of equal widths)"
             )
         said_BNP: Tensor = self.head(level.layout.restore(level.tokens_BND))
         return said_BNP.float()

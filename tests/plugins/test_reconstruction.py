@@ -263,6 +263,14 @@ def test_a_backbone_that_merges_its_patches_is_refused():
         task_of().pixels_BNP(features)
 
 
+def test_a_backbone_whose_finest_level_is_of_another_width_is_refused():
+    features = Features(
+        (Level(torch.zeros(2, 12, 8), order_of()), Level(torch.zeros(2, 6, WIDTH), order_of())), torch.zeros(2, WIDTH)
+    )
+    with pytest.raises(UsageError, match="tokens have 8 numbers, and those of its last level 16: choose a backbone of"):
+        task_of().pixels_BNP(features)
+
+
 RECIPE = """
 name: {name}
 seed: 0
