@@ -75,7 +75,7 @@ class CrossBlock(nn.Module):
 
 
 class CrossAttentionReader(nn.Module):
-    """The question, encoded by blocks that look at the tokens of the backbone's finest level, in whatever order.
+    """The question, encoded by blocks that look at the tokens of the backbone's last level, in whatever order.
 
     Works for every backbone: the image is read without the question. What is read is the question's last token.
     """
@@ -93,7 +93,7 @@ class CrossAttentionReader(nn.Module):
 
     def forward(self, run: Any, images_BCHW: Tensor, order: Layout | Draw, ids_BT: Tensor) -> Tensor:
         """What was understood, [B, E]."""
-        level = run(images_BCHW, order).levels[0]
+        level = run(images_BCHW, order).levels[-1]  # `image_width` is its width: a hierarchy's levels differ
         image_BNE = self.norm_image(self.to_question(level.tokens_BND))
         valid_BN = level.layout.valid_BN
         question_BTE = self.tokens(ids_BT)

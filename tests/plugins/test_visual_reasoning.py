@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from reorder_hierarchical.backbone import HierarchicalBackbone
+from reorder_hierarchical.settings import HierarchicalSettings
 from reorder_mamba.backbone import MambaBackbone
 from reorder_mamba.settings import MambaSettings
 from reorder_visual_reasoning.answers import Answers, credit, plain
@@ -20,7 +21,7 @@ from reorder_visual_reasoning.words import Words
 from reorder_vit.backbone import VitBackbone
 from reorder_vit.settings import VitSettings
 
-from reorder_core import Batch, DataFacts, Draw, Grid, Layout, RunFacts, TaskResult, UsageError
+from reorder_core import Batch, ComponentRef, DataFacts, Draw, Grid, Layout, RunFacts, TaskResult, UsageError
 from reorder_core.cli.main import main
 from reorder_core.conformance import check_task, context
 from reorder_core.interfaces.targets import Question
@@ -310,6 +311,14 @@ def test_a_backbone_that_reads_no_text_is_refused_by_the_suffix_and_read_by_cros
     with pytest.raises(UsageError, match=r"set task\.reader to cross_attention, or choose another backbone"):
         task_of().step(model, batch_of(), order_of())
     assert task_of(reader="cross_attention").step(model, batch_of(), order_of()).loss_B.shape == (5,)
+
+
+def test_of_a_hierarchy_whose_levels_differ_in_width_the_last_one_is_looked_at():
+    where = context(GRID, width=8)
+    mixer = ComponentRef("mixer", "vit", {"heads": 2})
+    backbone = HierarchicalBackbone(HierarchicalSettings(mixer=mixer, widths=(8, WIDTH), depths=(1, 1)), where)
+    task, model = task_of(reader="cross_attention", depth=1), Model(backbone, GRID, PATCH, 1).eval()
+    assert task.step(model, batch_of(), order_of()).loss_B.shape == (5,)
 
 
 RECIPE = """
