@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard
 
 from reorder_annotated_data.text_files import value
 from reorder_core import UsageError
@@ -87,7 +87,7 @@ def _box(record: dict[str, Any], where: str) -> tuple[float, float, float, float
     return left, top, width, height
 
 
-def _is_number(given: Any) -> bool:
+def _is_number(given: Any) -> TypeGuard[float]:
     """A finite number that a float can hold."""
     try:
         return isinstance(given, int | float) and not isinstance(given, bool) and isfinite(given)
