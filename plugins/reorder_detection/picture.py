@@ -18,6 +18,8 @@ from reorder_core.interfaces.targets import Objects
 from reorder_detection.detections import Detections
 
 _MOST = 16
+#: Share of a panel's height that a line of text takes.
+_ROOM = 0.05
 _TRUE, _SAID, _CROWD = "tab:green", "tab:red", "tab:gray"
 
 
@@ -43,13 +45,19 @@ def draw_detections(
         crowds = [False] * len(objects) if objects.crowd_O is None else objects.crowd_O.tolist()
         for box, label, crowd in zip(objects.boxes_O4.tolist(), objects.label_O.tolist(), crowds, strict=True):
             _draw_box(panel, box, _CROWD if crowd else _TRUE, "--")
-            panel.text(box[0], box[3], _name(classes, label), color=_TRUE, fontsize=6, va="top", clip_on=True)
+            below = box[3] <= (1 - _ROOM) * images_BCHW.shape[-2]
+            panel.text(
+                box[0], box[3], _name(classes, label),
+                color=_TRUE, fontsize=6, va="top" if below else "bottom", clip_on=True,
+            )  # fmt: skip
         for box, score, label in zip(
             found.boxes_O4.tolist(), found.score_O.tolist(), found.label_O.tolist(), strict=True
         ):
             _draw_box(panel, box, _SAID, "-")
             text = f"{_name(classes, label)} {score:.0%}"
-            panel.text(box[0], box[1], text, color=_SAID, fontsize=6, va="bottom", clip_on=True)
+            # above its box; inside where there is no room above
+            above = box[1] >= _ROOM * images_BCHW.shape[-2]
+            panel.text(box[0], box[1], text, color=_SAID, fontsize=6, va="bottom" if above else "top", clip_on=True)
         panel.set_title(objects.name or f"{len(objects)} objects, {len(found)} found", fontsize=7)
     save_figure(figure, path, dpi=130)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 from reorder_detection.detections import Detections, wanted
 from reorder_detection.fcos_loss import Fields, assign_BL, parts_B3, sides_BLM4
+from reorder_detection.picture import draw_detections
 from reorder_detection.pyramid import SimplePyramid, on_the_grid
 from reorder_detection.score import f1
 from reorder_detection.settings import DetectionSettings, DetrSettings, FcosSettings
@@ -302,6 +303,18 @@ def test_the_picture(tmp_path: Path) -> None:
         task.draw_prediction(batch, TaskResult(torch.zeros(6), said), shown, tmp_path / f"{name}.png")
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.size[0] > 800
+
+
+def test_names_of_boxes_that_touch_the_edge_stay_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("reorder_detection.picture.save_figure", lambda figure, path, dpi: drawn.append(figure))
+    box_14 = torch.tensor([[4.0, 0.0, 20.0, float(SIDE)]])
+    true, said = Objects(box_14, torch.tensor([0])), Detections(box_14, torch.ones(1), torch.tensor([1]))
+    draw_detections(torch.rand(1, 1, SIDE, SIDE), [true], [said], ("nought", "one"), None, tmp_path / "a.png")
+    texts = {text.get_text(): text.get_va() for text in drawn[0].axes[0].texts}
+    assert texts == {"nought": "bottom", "one 100%": "top"}
 
 
 def test_refusals() -> None:
