@@ -22,8 +22,9 @@ _COLOURS = "RdBu"  # red and blue are told apart with any kind of colour vision
 def draw(rows: Sequence[Row], path: Path) -> Path:
     """Rows are the orders, columns the recipes. A cell says the value, the difference and its interval over images.
 
-    Its colour is the difference in half widths of its wider interval (over images or over seeds), blue for better:
-    so that recipes with other metrics stand beside each other.
+    Where the difference is of something else than the metric, the cell names it. Its colour is the difference in half
+    widths of its wider interval (over images or over seeds), blue for better: so that recipes with other metrics stand
+    beside each other.
     """
     modes = [*dict.fromkeys(row.mode for row in rows)]
     sources = [*dict.fromkeys(row.source for row in rows)]
@@ -63,4 +64,5 @@ def _text(row: Row) -> str:
     value = f"{row.metric} {show(row.value)}"
     if row.images is None:
         return value if row.source == row.against else f"{value}\nsame order"
-    return f"{value}\n{show(row.images.mean, sign=True)}\n{brackets(row.images)}"
+    of = "" if row.score == row.metric else f"{row.score} "
+    return f"{value}\n{of}{show(row.images.mean, sign=True)}\n{brackets(row.images)}"

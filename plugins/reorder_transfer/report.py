@@ -36,6 +36,8 @@ def print_matrix(rows: Sequence[Row], folder: Path, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    for to, score in dict.fromkeys((row.to, row.score) for row in rows if row.score != row.metric):
+        console.print(f"{to}: the score of an image is {score}", style="dim", soft_wrap=True, highlight=False)
     console.print(f"figures, picture and runs: {folder}", highlight=False, soft_wrap=True)
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reorder_transfer.cells
+from matplotlib.figure import Figure
 from reorder_transfer.matrix import Row, differences, over_seeds
 from reorder_transfer.picture import draw
+from reorder_transfer.report import print_matrix
 from reorder_transfer.sources import read_source, read_sources
+from rich.console import Console
 from scipy import stats
 
 from reorder_core import Grid, UsageError
@@ -225,6 +228,21 @@ def test_a_lower_loss_is_better_and_the_wider_interval_counts(tmp_path):
     assert row(images=Interval(-0.2, -0.2, -0.2)).strength == np.inf
     rows = [row(), row(to="c", images=Interval(0.2, 0.2, 0.2)), row(source="d", mode="evaluate", images=None)]
     assert draw(rows, tmp_path / "transfer.png").stat().st_size > 1000
+
+
+def test_a_score_that_is_not_the_metric_is_named(tmp_path, capsys, monkeypatch):
+    scored = row(metric="map50", score="f1 at IoU 0.5", higher_is_better=True)
+    print_matrix([scored, row(to="c")], tmp_path, Console())
+    printed = capsys.readouterr().out
+    assert "b: the score of an image is f1 at IoU 0.5" in printed
+    assert "c: the score" not in printed
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    with pytest.raises(FileNotFoundError):  # nothing was written
+        draw([scored, row(to="c")], tmp_path / "transfer.png")
+    texts = [text.get_text() for text in figures[0].axes[0].texts]
+    assert "f1 at IoU 0.5 -0.2000" in texts[0]
+    assert "loss -0" not in texts[1]
 
 
 @pytest.mark.parametrize(
