@@ -90,7 +90,8 @@ def _by_gradient(opened: Opened, batches: Sequence[Batch], order_N: NDArray[np.i
         kept: list[Tensor] = []
 
         def keep(tokens_BND: Tensor, kept: list[Tensor] = kept) -> Tensor:
-            kept.append(tokens_BND.detach().requires_grad_())
+            if not kept:  # a task may read the same images several times, a caption each
+                kept.append(tokens_BND.detach().requires_grad_())
             return kept[0]
 
         with torch.enable_grad():

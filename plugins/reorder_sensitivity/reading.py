@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,17 @@ Alter = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Read:
-    """summary_BD: what the backbone hands on. score_B: the task's primary metric of each image. result: the task's."""
+    """summary_BD: what the backbone hands on. result: the task's. score: gives the score of each image."""
 
     summary_BD: Tensor
-    score_B: Tensor
     result: TaskResult
+    score: Callable[[], Tensor]
+
+    @cached_property
+    def score_B(self) -> Tensor:
+        """The score of each image, made when it is asked for: a task may read the images again for it, word by word."""
+        with torch.no_grad():
+            return self.score().float()
 
     @property
     def objective_B(self) -> Tensor:
@@ -61,4 +68,4 @@ def read(opened: Opened, batch: Batch, order_N: NDArray[np.int64], alter: Alter 
         return features
 
     result = opened.task.step(run, batch, layout_of(opened, order_N))
-    return Read(seen[0].summary_BD, opened.task.score_B(result, batch).float(), result)
+    return Read(seen[0].summary_BD, result, lambda: opened.task.score_B(result, batch))

@@ -54,6 +54,22 @@ def test_a_blind_model_does_not_react():
     assert 0.5 < kept.first_to_last < 2  # over random orders no slot is special
 
 
+@pytest.mark.parametrize("beam", [1, 2])
+def test_captions_are_read_several_times_and_said_only_for_their_score(beam):
+    data = "{name: digit_scenes, target: captions, captions: 2, train: 32, validation: 4}"
+    task = f"{{name: captioning, vocabulary: 60, max_words: 3, beam: {beam}}}"
+    backbone = "{name: mamba, direction: causal, width: 16, depth: 1, state: 2}"
+    given = [f"data={data}", "patch.size=16", f"backbone={backbone}", f"task={task}", "training.batch_size=4"]
+    model = opened(*SMALL[:3], "training.steps_per_epoch=1", *given)
+    batches = batches_of(model, 4)
+    own, (found,) = reactions(model, batches, named_orders(model, ["hilbert"]))
+    assert 0 <= own <= 1
+    assert found.output > 0
+    model.task.score_B = lambda *_: pytest.fail("nobody asks for the score here")
+    kept = retention(model, batches, random_orders(16, 2, np.random.default_rng(0)), slots=2)
+    assert kept.gradient_N.min() > 0
+
+
 def test_a_causal_model_that_reads_its_last_token_leans_on_the_end():
     model = opened()
     kept = retention(model, batches_of(model), random_orders(16, 4, np.random.default_rng(0)), slots=16)
