@@ -36,7 +36,8 @@ def run_recipe(
     out: the folder of all runs; this one's is `out/<name>/<id>/`. resume: go on with the newest run of this recipe
     there. weights_from: the folder of a run whose trained model and task are started from, in place of fresh weights.
     dry_run: build everything, take one step, write nothing. closing: show the table and draw the pictures at the end.
-    Raises `Stopped` after Ctrl-C, `UsageError` for what is found before the first step, `RunError` for what does later.
+    Raises `Stopped` after Ctrl-C (without `closing` also where the run came to its end all the same), `UsageError` for
+    what is found before the first step, `RunError` for what does later.
     """
     wait_politely()
     from reorder_core.catalogue import Catalogue
@@ -57,6 +58,8 @@ def run_recipe(
             results = session.run(out, resume)
         if closing:
             session.conclude(results)
+        elif stop.requested:  # in the last step: the run is whole, but whoever would begin the next one is to hear it
+            raise Stopped("stopped after the last step: the run is finished and saved")
         return results
     except Interrupted as error:
         progress.message(str(error))

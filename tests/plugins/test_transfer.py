@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,19 +18,37 @@ from reorder_transfer.sources import read_source, read_sources
 from rich.console import Console
 from scipy import stats
 
+import reorder_core.training.loop
 from reorder_core import Grid, UsageError
 from reorder_core.bootstrap import Interval, paired_bootstrap
 from reorder_core.carried import carry
 from reorder_core.cli.main import main
 from reorder_core.evaluated import Evaluated, evaluated, evaluated_run
 from reorder_core.opened import open_run
-from reorder_core.running import Stopped
+from reorder_core.recipe import load_recipe
+from reorder_core.running import Stopped, run_recipe
 
 SMOKE = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
 SMALL = ["training.epochs=1", "training.steps_per_epoch=3", "backbone.depth=1", "backbone.width=16"]
 SETTINGS = [part for each in SMALL for part in ("-o", each)]
 CROSS = ["-o", "backbone.direction=cross", "-o", "backbone.orders=2", "-o", "ordering=[row_major, hilbert]"]
 ORDER_2x2 = [3, 0, 1, 2]
+
+
+def test_ctrl_c_in_the_last_step_of_a_run_is_heard(tmp_path, monkeypatch):
+    step, taken = reorder_core.training.loop.train_step, []
+
+    def interrupted(*arguments, **named):
+        taken.append(1)
+        if len(taken) == 3:  # of 3
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments, **named)
+
+    monkeypatch.setattr(reorder_core.training.loop, "train_step", interrupted)
+    recipe = load_recipe(SMOKE, [*SMALL, "policy=null", "controls=[]"])
+    with pytest.raises(Stopped, match="finished and saved"):
+        run_recipe(recipe, tmp_path, device="cpu", closing=False)
+    assert len(list(tmp_path.glob("*/*/result.json"))) == 1
 
 
 @pytest.fixture(scope="module", autouse=True)
