@@ -54,7 +54,7 @@ class Task(Protocol):
     Optional: `predict(features) -> Tensor`, what an exported model answers with (the summary where it is missing);
     `score: str`, what `score_B` is called where its mean is not the primary metric (an average precision is no mean
     over images), for the table of comparisons;
-    `refuse_model(model)`, called once when both are built, which raises `UsageError` where the task cannot work with this
+    `refuse_model(model)`, called once when both are built: it raises `UsageError` where the task cannot work with this
     model (a caption that patches would see before it is said);
     `draw_prediction(batch, result, layout, path)`, which writes a PNG of some images with what was said of them and
     the order they were read in: it is called once at the end of a run, with validation images.
