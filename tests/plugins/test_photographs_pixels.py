@@ -24,23 +24,27 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not COCO.is_dir(), reason="the photographs are not here"),
 ]
-GRID, PATCH, WIDTH, BATCH = Grid(8, 8), 8, 96, 16
+GRID, WIDTH, RATE = Grid(8, 8), 96, 4e-3
 
 
-def learned_by_heart(target: str, make: Any, task_settings: Any, epochs: int) -> dict[str, float]:
-    """Metrics on the training images after so many epochs on them, in one random order."""
+def learned_by_heart(
+    target: str, make: Any, task_settings: Any, patch: int, images: int, steps: int
+) -> dict[str, float]:
+    """Metrics on the training images after so many steps on them, `images` at a time, in one random order."""
     torch.manual_seed(0)
-    here = context(GRID, patch=PATCH, channels=3)
-    data_settings = CocoSettings(root=str(COCO), target=target, size=64, fit="stretch", flip=0)  # type: ignore[arg-type]
+    here = context(GRID, patch=patch, channels=3)
+    side = GRID.rows * patch
+    data_settings = CocoSettings(root=str(COCO), target=target, size=side, fit="stretch", flip=0)  # type: ignore[arg-type]
     dataset = Coco(data_settings, here)
     here = here.changed(data=dataset.facts, dataset=dataset, width=WIDTH)
-    of = {"width": WIDTH, "depth": 3, "heads": 3, "mlp_ratio": 2.0, "readout": "mean"}
-    model, task = Model(build("backbone", "vit", of, here), GRID, PATCH, 3), make(task_settings, here)
-    batches = [dataset.train.load(range(at, at + BATCH), 0) for at in range(0, 80, BATCH)]
+    of = {"width": WIDTH, "depth": 2, "heads": 3, "mlp_ratio": 2.0, "readout": "mean"}
+    model = Model(build("backbone", "vit", of, here), GRID, patch, 3, "sincos2d")
+    task = make(task_settings, here)
+    batches = [dataset.train.load(range(at, at + images), 0) for at in range(0, 80, images)]
     layout = Layout.fixed(GRID, torch.randperm(GRID.size))
-    descent = torch.optim.AdamW([*task.parameters(), *model.parameters()], lr=2e-3, weight_decay=0)
-    slower = torch.optim.lr_scheduler.OneCycleLR(descent, 2e-3, total_steps=epochs * len(batches))
-    for step in range(epochs * len(batches)):
+    descent = torch.optim.AdamW([*task.parameters(), *model.parameters()], lr=RATE, weight_decay=0)
+    slower = torch.optim.lr_scheduler.OneCycleLR(descent, RATE, total_steps=steps)
+    for step in range(steps):
         descent.zero_grad()
         task.step(model, batches[step % len(batches)], layout).loss_B.mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -54,14 +58,15 @@ def learned_by_heart(target: str, make: Any, task_settings: Any, epochs: int) ->
 
 
 def test_masks_of_photographs_are_learned_by_heart() -> None:
-    found = learned_by_heart("mask", Segmentation, SegmentationSettings(head="pyramid", dice=0.5), epochs=80)
+    settings = SegmentationSettings(head="pyramid", dice=0.5)
+    found = learned_by_heart("mask", Segmentation, settings, patch=4, images=16, steps=1200)
     print(found)
     assert found["loss"] < 0.5
     assert found["miou"] > 0.5
 
 
 def test_classes_of_photographs_are_learned_by_heart() -> None:
-    found = learned_by_heart("classes", Multilabel, MultilabelSettings(), epochs=60)
+    found = learned_by_heart("classes", Multilabel, MultilabelSettings(), patch=8, images=40, steps=1200)
     print(found)
     assert found["loss"] < 0.01
     assert found["map"] > 0.95
