@@ -42,16 +42,19 @@ class SuffixReader(nn.Module):
         self.width = width
 
     def forward(self, run: Any, images_BCHW: Tensor, order: Layout | Draw, ids_BT: Tensor) -> Tensor:
-        """What was understood, [B, D]. Raises `UsageError` where the backbone reads no text."""
-        backbone = getattr(run, "backbone", None)
-        if not getattr(backbone, "takes_text", True):
-            raise UsageError(
-                f"the backbone {type(backbone).__name__} reads patches only, and no question after them: "
-                f"set task.reader to cross_attention, or choose another backbone"
-            )
+        """What was understood, [B, D]."""
         features: Features = run(images_BCHW, order, self.tokens(ids_BT))
         assert features.text_BTD is not None
         return features.text_BTD[:, -1]
+
+
+def refuse_without_text(backbone: Any) -> None:
+    """Raise `UsageError` where no question can follow the patches."""
+    if not getattr(backbone, "takes_text", False):
+        raise UsageError(
+            f"the backbone {type(backbone).__name__} reads patches only, and no question after them: "
+            f"set task.reader to cross_attention, or choose another backbone"
+        )
 
 
 class CrossBlock(nn.Module):

@@ -17,7 +17,7 @@ from reorder_core import Batch, Context, Draw, Layout, TaskResult, UsageError, s
 from reorder_core.interfaces.targets import Question
 from reorder_visual_reasoning.answers import Answers
 from reorder_visual_reasoning.metrics import AccuracyByKind
-from reorder_visual_reasoning.readers import CrossAttentionReader, SuffixReader
+from reorder_visual_reasoning.readers import CrossAttentionReader, SuffixReader, refuse_without_text
 from reorder_visual_reasoning.settings import VisualReasoningSettings
 from reorder_visual_reasoning.words import Words
 
@@ -53,6 +53,11 @@ class VisualReasoning(nn.Module):
             self.head = nn.Linear(self.reader.width, outputs)
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
+
+    def refuse_model(self, model: Any) -> None:
+        """Raise `UsageError` where the reader cannot work with this model's backbone."""
+        if isinstance(self.reader, SuffixReader):
+            refuse_without_text(model.backbone)
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch itself."""

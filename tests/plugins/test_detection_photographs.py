@@ -27,11 +27,11 @@ WIDTH = 64
 
 
 def learned(
-    head: dict[str, Any], photographs: int, side: int, patch: int, epochs: int, rate: float
+    head: dict[str, Any], photographs: int, side: int, patch: int, epochs: int, rate: float, min_area: float = 1.0
 ) -> tuple[list[float], dict[str, float]]:
     """The mean loss of each epoch, and the metrics on the same photographs afterwards, read in a random order."""
     where = context(Grid(side // patch, side // patch), patch=patch, channels=3, width=WIDTH)
-    dataset = Coco(CocoSettings(root=str(COCO), size=side, fit="stretch", flip=0), where)
+    dataset = Coco(CocoSettings(root=str(COCO), size=side, fit="stretch", flip=0, min_area=min_area), where)
     where = where.changed(data=dataset.facts, dataset=dataset)
     torch.manual_seed(0)
     backbone = VitBackbone(VitSettings(width=WIDTH, depth=3, heads=4, mlp_ratio=2, readout="mean"), where)
@@ -75,9 +75,9 @@ def test_a_few_photographs(head: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_all_photographs_with_fcos() -> None:
-    """At 96 pixels many objects hold no location at all, so that not all can be found (those of medium size are)."""
-    losses, found = learned(FCOS, photographs=80, side=96, patch=8, epochs=60, rate=3e-3)
+    """Objects of 64 square pixels and more: at 96 pixels many smaller ones hold no location, and cannot be found."""
+    losses, found = learned(FCOS, photographs=80, side=96, patch=8, epochs=90, rate=3e-3, min_area=64.0)
     print([round(loss, 3) for loss in losses[::8]], round(losses[-1], 3), found)
     assert losses[-1] < 0.4 * losses[0]
-    assert found["map50"] > 0.5
-    assert found["map_medium"] > 0.7
+    assert found["map50"] > 0.8
+    assert found["map"] > 0.6

@@ -309,7 +309,7 @@ def test_a_backbone_that_reads_no_text_is_refused_by_the_suffix_and_read_by_cros
     model = model_of()
     model.backbone.takes_text = HierarchicalBackbone.takes_text
     with pytest.raises(UsageError, match=r"set task\.reader to cross_attention, or choose another backbone"):
-        task_of().step(model, batch_of(), order_of())
+        task_of().refuse_model(model)
     assert task_of(reader="cross_attention").step(model, batch_of(), order_of()).loss_B.shape == (5,)
 
 
