@@ -50,7 +50,7 @@ def evaluated(opened: Opened, order_N: Any = None, tick: Callable[[], None] = la
     from reorder_core.training.build import Learner
     from reorder_core.training.devices import make_accelerator
     from reorder_core.training.evaluate import evaluate
-    from reorder_core.training.loader import Shares, validation_batches, worker_count
+    from reorder_core.training.loader import Shares, own_validation_batches
 
     read_N = permutation.validate(opened.order_N if order_N is None else order_N, opened.grid.size)
     read_N = np.ascontiguousarray(read_N, dtype=np.int64)
@@ -59,13 +59,7 @@ def evaluated(opened: Opened, order_N: Any = None, tick: Callable[[], None] = la
     accelerator = make_accelerator(kind, training.precision)
     layout = Layout.fixed(opened.grid, torch.from_numpy(read_N)).to(accelerator.device)
     shares, images = Shares(accelerator.process_index, accelerator.num_processes), len(dataset.validation)
-    batches = validation_batches(
-        dataset,
-        shares.chunk(images),
-        training.validate.batch_size or training.batch_size,
-        worker_count(training.workers, dataset.in_memory, shares.processes),
-        pin=accelerator.device.type == "cuda",
-    )
+    batches = own_validation_batches(dataset, training, shares, pin=accelerator.device.type == "cuda")
     learner: Any = Learner(opened.model, task)
     found = evaluate(learner, batches, lambda batch: layout, accelerator, shares, images, tick=tick)
     return Evaluated(

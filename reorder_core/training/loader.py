@@ -159,6 +159,17 @@ def training_batches(
             yield batch, index_B
 
 
+def own_validation_batches(dataset: Dataset, training: Any, shares: Shares, pin: bool = False) -> Iterator[Batch]:
+    """This process's part of the validation split, read as the recipe's section `training` says."""
+    return validation_batches(
+        dataset,
+        shares.chunk(len(dataset.validation)),
+        training.validate.batch_size or training.batch_size,
+        worker_count(training.workers, dataset.in_memory, shares.processes),
+        pin,
+    )
+
+
 def validation_batches(
     dataset: Dataset, indices: range, batch_size: int, workers: int = 0, pin: bool = False
 ) -> Iterator[Batch]:

@@ -21,7 +21,7 @@ from reorder_core.layout import Layout
 from reorder_core.training.checkpoint import Checkpoints
 from reorder_core.training.evaluate import Validation, evaluate
 from reorder_core.training.journal import Journal, numbers
-from reorder_core.training.loader import training_batches, validation_batches, worker_count
+from reorder_core.training.loader import own_validation_batches, training_batches, worker_count
 from reorder_core.training.progress import Progress, StepReport
 from reorder_core.training.step import StepResult, train_step
 from reorder_core.training.stopping import Interrupted, StopRequest
@@ -98,13 +98,7 @@ def evaluate_split(t: Trainer, stop_after: int | None = None) -> Validation:
     """A pass over the validation split (or over its first `stop_after` batches)."""
     training, shares, dataset = t.parts.recipe.training, t.plan.shares, t.parts.dataset
     images = len(dataset.validation)
-    batches = validation_batches(
-        dataset,
-        shares.chunk(images),
-        training.validate.batch_size or training.batch_size,
-        worker_count(training.workers, dataset.in_memory, shares.processes),
-        pin=t.accelerator.device.type == "cuda",
-    )
+    batches = own_validation_batches(dataset, training, shares, pin=t.accelerator.device.type == "cuda")
     learner: Any = t.learner if t.ema is None else t.ema.module
 
     def order_of(batch: Batch) -> Layout:
