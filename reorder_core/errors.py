@@ -31,6 +31,11 @@ class RunError(ReorderError):
     exit_code = 1
 
 
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """What an exception says, on one line of `most` characters; its type where it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """`; did you mean 'x'?` for the nearest known word, or an empty string."""
     near = get_close_matches(word, known, n=1, cutoff=0.6)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from reorder_core.errors import ReorderError, RunError, UsageError
+from reorder_core.errors import ReorderError, RunError, UsageError, one_line
 from reorder_core.layout import Layout
 from reorder_core.opened import Opened
 
@@ -84,7 +84,7 @@ def export(opened: Opened, path: Path, to: Format, batch: int | None = None) -> 
         raise UsageError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
     except Exception as error:
         kind = "a fixed number of images: add --batch 1" if not batch else "another format"
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         name = opened.recipe.backbone.name
         raise RunError(f"the backbone '{name}' cannot be exported so ({reason}); try {kind}") from error
     finally:

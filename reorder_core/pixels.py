@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from reorder_core.errors import RunError, UsageError
+from reorder_core.errors import RunError, UsageError, one_line
 from reorder_core.interfaces.dataset import Split, evenly
 
 Size = tuple[int, int]  # height, width
@@ -28,6 +29,15 @@ _HEADERS = 256  # files of a folder whose sizes are compared before anything sta
 _RANGE = 1024  # images of a split whose pixels give the range of each channel
 _GREY = frozenset({"1", "L", "LA", "I;16"})
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
+
+
+@contextmanager
+def pictures_error(name: object) -> Iterator[None]:
+    """Inside, what Pillow raises for a broken picture becomes a `RunError` that names it."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise RunError(f"the image {name} cannot be read ({one_line(error)}): replace or remove it") from error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from reorder_core.errors import UsageError
+from reorder_core.errors import UsageError, one_line
 
 _INSIDE = ("model", "state_dict", "module")  # what training scripts call the weights in their checkpoints
 _SHOWN = 4
@@ -35,7 +35,7 @@ def read_weights(path: Path | str, of_run: str = "model.backbone.") -> dict[str,
     try:
         found: Any = _of_run(place) if place.is_dir() else _of_file(place)
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise UsageError(f"the weights {path} cannot be read as safetensors or as a torch file: {reason}") from error
     while isinstance(found, Mapping) and (inner := next((key for key in _INSIDE if _is_weights(found.get(key))), "")):
         found = found[inner]

@@ -15,8 +15,8 @@ from torch import Tensor
 from reorder_annotated_data.pipeline_settings import SplitName
 from reorder_annotated_data.settings import MaskFolderSettings
 from reorder_annotated_data.split import require_files, splits
-from reorder_annotated_data.text_files import one_line
 from reorder_core import Context, RunError, UsageError
+from reorder_core.errors import one_line
 from reorder_core.interfaces.targets import IGNORED
 
 #: Pillow's names for pictures whose pixels are numbers and not colours.

@@ -81,13 +81,13 @@ class CocoSettings(PipelineSettings):
     def describe(self) -> DataFacts:
         """Reads the training JSON where it has to count. Raises `UsageError` for what is wrong with it."""
         if self.target == "captions":
-            return self.facts_with(None)
+            return self.facts_with(None, target=self.target_type)
         count = self.classes or (None if self.categories is None else len(self.categories))
         if count is None:
             from reorder_annotated_data.coco_file import coco_file
 
             count = len(coco_file(self, "train").classes)
-        return self.facts_with(count + (self.target == "mask"))
+        return self.facts_with(count + (self.target == "mask"), target=self.target_type)
 
 
 class MaskFolderSettings(PipelineSettings):
@@ -137,7 +137,7 @@ class MaskFolderSettings(PipelineSettings):
         return tuple(self.classes)
 
     def describe(self) -> DataFacts:
-        return self.facts_with(len(self.names()))
+        return self.facts_with(len(self.names()), target=self.target_type)
 
 
 class VqaSettings(PipelineSettings):
@@ -187,7 +187,7 @@ class VqaSettings(PipelineSettings):
         return self.train_pattern if split == "train" else self.validation_pattern
 
     def describe(self) -> DataFacts:
-        return self.facts_with(None)
+        return self.facts_with(None, target=self.target_type)
 
 
 class MultilabelCsvSettings(PipelineSettings):
@@ -229,7 +229,7 @@ class MultilabelCsvSettings(PipelineSettings):
     def describe(self) -> DataFacts:
         """Reads the training CSV where `classes` is left out. Raises `UsageError` for what is wrong with it."""
         if self.classes is not None:
-            return self.facts_with(len(self.classes))
+            return self.facts_with(len(self.classes), target=self.target_type)
         from reorder_annotated_data.csv_file import csv_file
 
-        return self.facts_with(len(csv_file(self, "train").classes))
+        return self.facts_with(len(csv_file(self, "train").classes), target=self.target_type)

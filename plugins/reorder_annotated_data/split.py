@@ -16,8 +16,8 @@ from torch import Tensor
 
 from reorder_annotated_data.pipeline import Pipeline
 from reorder_annotated_data.pipeline_settings import PipelineSettings
-from reorder_annotated_data.text_files import one_line
 from reorder_core import Batch, Context, RunError, UsageError
+from reorder_core.pixels import pictures_error
 from reorder_core.randomness import augmentation_seed, image_seed, own_randomness
 
 
@@ -72,11 +72,8 @@ class AnnotatedSplit:
 
     def _picture(self, index: int) -> Image.Image:
         path = self.source.path(index)
-        try:
-            with Image.open(path) as opened:
-                return opened.convert("RGB" if self.channels == 3 else "L")
-        except (OSError, SyntaxError, ValueError) as problem:  # what Pillow raises for broken files
-            raise RunError(f"the image {path} cannot be read ({one_line(problem)}): replace or remove it") from problem
+        with pictures_error(path), Image.open(path) as opened:
+            return opened.convert("RGB" if self.channels == 3 else "L")
 
     def _require_same_size(self, index: int, picture: Image.Image) -> None:
         shape = (picture.height, picture.width)

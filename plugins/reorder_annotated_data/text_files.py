@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reorder_core import UsageError
+from reorder_core.errors import one_line
 
 
 def stamp(key: str, path: Path) -> tuple[int, int]:
@@ -60,8 +61,3 @@ def value(record: dict[str, Any], name: str, kind: type | tuple[type, ...], wher
         told = "is missing" if name not in record else f"is {found!r:.40}"
         raise UsageError(f"{where}: '{name}' {told}: correct the file")
     return found
-
-
-def one_line(problem: BaseException) -> str:
-    """What an exception says, on one line."""
-    return " ".join(str(problem).split()) or type(problem).__name__

@@ -9,6 +9,7 @@ from PIL import Image
 from timm.data.dataset_factory import create_dataset
 
 from reorder_core import Context, UsageError
+from reorder_core.errors import one_line
 from reorder_core.randomness import augmentation_seed
 from reorder_image_data.pipeline import training_transform, validation_transform
 from reorder_image_data.settings import PipelineSettings, TimmSettings, TorchvisionSettings
@@ -48,7 +49,7 @@ def open_named(name: str, root: str | None, split: str, download: bool) -> Any:
     except ImportError as problem:
         raise UsageError(f"dataset: {name} needs a library that is not installed ({problem}): install it") from problem
     except (RuntimeError, OSError, ValueError, AssertionError) as problem:
-        reason = " ".join(str(problem).split()) or type(problem).__name__
+        reason = one_line(problem)
         hint = "" if download else "; set download: true to fetch it, or root to where it is"
         raise UsageError(f"dataset: {name} ({split}) cannot be opened below {folder} ({reason}){hint}") from problem
 

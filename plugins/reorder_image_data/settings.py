@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from reorder_core import DataFacts, DatasetSettings, Problem, RunFacts, UsageError
+from reorder_core import DataFacts, Problem, RunFacts, UsageError
+from reorder_core.image_settings import ImageSettings, Probability, Side
 
-Side = Annotated[int, Field(ge=1, le=8192)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 
-class PipelineSettings(DatasetSettings):
+class PipelineSettings(ImageSettings):
     """From a picture in a file to a normalised image. The defaults are the paper's: resize, centre crop, flip."""
 
-    size: Side | tuple[Side, Side] = 224
-    """side of the images after cropping, or [height, width]"""
     resize: Side | None = 256
     """the shorter side before cropping; null where pictures are only brought to `size`"""
-    channels: Literal[1, 3] = 3
-    """3: RGB, 1: grey; pictures are converted"""
     crop: Literal["centre", "random_resized"] = "centre"
     """how training images are cropped; validation images are always cropped at the centre"""
     scale: tuple[Probability, Probability] = (0.08, 1.0)
@@ -42,36 +35,11 @@ class PipelineSettings(DatasetSettings):
     """how often a random rectangle of a training image is filled with noise"""
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
     """how pictures are resized"""
-    mean: Annotated[list[float], Field(min_length=1, max_length=3)] | None = None
-    """of each channel, for normalisation; ImageNet's where it is left out (their average for grey)"""
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)] | None = None
-    """of each channel, likewise"""
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    """of the augmentation; the run's own seed where it is left out"""
-    licence: str = ""
-    """of the images, as reports should show it"""
-
-    @property
-    def height_width(self) -> tuple[int, int]:
-        """(height, width) of the images after cropping."""
-        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """(mean, standard deviation) of each channel, pixels from 0 to 1."""
-        means, stds = self.mean or list(IMAGENET_MEAN), self.std or list(IMAGENET_STD)
-        if self.channels == 1:
-            return (sum(means) / len(means),), (sum(stds) / len(stds),)
-        return tuple(means), tuple(stds)
 
     @model_validator(mode="after")
     def _consistent(self) -> PipelineSettings:
         if self.resize is not None and self.resize < min(self.height_width):
             raise ValueError(f"resize: {self.resize} pixels leave nothing to crop {self.size} from: make it larger")
-        for name in ("mean", "std"):
-            given = getattr(self, name)
-            if given is not None and len(given) != self.channels:
-                raise ValueError(f"{name}: give {self.channels} numbers, one a channel, not {len(given)}")
         if self.scale[0] > self.scale[1] or self.scale[1] == 0:
             raise ValueError("scale: write the smaller share first, and the larger above 0")
         if self.rand_augment is not None and self.color_jitter > 0:
@@ -79,19 +47,6 @@ class PipelineSettings(DatasetSettings):
         if self.rand_augment is not None and self.channels == 1:
             raise ValueError("rand_augment: needs RGB images; set channels: 3 or leave it out")
         return self
-
-    def facts_of(self, classes: int, train: int | None = None, validation: int | None = None) -> DataFacts:
-        """What these settings say, with what a data set adds to it."""
-        height, width = self.height_width
-        return DataFacts(
-            height=height,
-            width=width,
-            channels=self.channels,
-            classes=classes,
-            train=train,
-            validation=validation,
-            licence=self.licence,
-        )
 
 
 def class_folders(folder: Path, key: str) -> tuple[str, ...]:
@@ -131,11 +86,11 @@ class ImageFolderSettings(PipelineSettings):
     def describe(self) -> DataFacts:
         """Raises `UsageError` where `classes` is not given and the folder is missing or has an empty class."""
         if self.classes is not None:
-            return self.facts_of(self.classes)
+            return self.facts_with(self.classes)
         root = Path(self.root).expanduser()
         if not root.is_dir():
             raise UsageError(f"root: there is no folder {root}; set data.root to the folder of your images")
-        return self.facts_of(len(class_folders(self.folder("train"), "train")))
+        return self.facts_with(len(class_folders(self.folder("train"), "train")))
 
 
 KNOWN = {
@@ -159,7 +114,7 @@ class TorchvisionSettings(PipelineSettings):
     """fetch it where it is missing (not for imagenet, which has to be got by hand)"""
 
     def describe(self) -> DataFacts:
-        return self.facts_of(*KNOWN[self.dataset])
+        return self.facts_with(*KNOWN[self.dataset])
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         if self.dataset == "imagenet" and self.download:
@@ -191,4 +146,4 @@ class TimmSettings(PipelineSettings):
         return self
 
     def describe(self) -> DataFacts:
-        return self.facts_of(self.classes)
+        return self.facts_with(self.classes)

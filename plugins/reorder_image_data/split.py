@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from reorder_core import Batch, RunError
+from reorder_core.pixels import pictures_error
 from reorder_core.randomness import image_seed, own_randomness
 from reorder_image_data.pipeline import Transform
 
@@ -58,13 +59,9 @@ class PictureSplit:
         return Batch(torch.stack(images), torch.tensor(targets), torch.tensor([int(index) for index in indices]))
 
     def _read(self, index: int) -> tuple[Image, int]:
-        try:
+        with pictures_error(self.source.name(index)):
             picture, target = self.source.read(index)
             return picture.convert("RGB" if self.channels == 3 else "L"), int(target)
-        except (OSError, SyntaxError, ValueError) as problem:  # what Pillow raises for broken files
-            raise RunError(
-                f"the image {self.source.name(index)} cannot be read ({_one_line(problem)}): replace or remove it"
-            ) from problem
 
     def _transformed(self, picture: Image, index: int) -> Tensor:
         image_CHW = self.transform(picture)
@@ -74,7 +71,3 @@ class PictureSplit:
                 f"the image {self.source.name(index)} became {tuple(image_CHW.shape)} and not {expected}: set `resize`"
             )
         return image_CHW
-
-
-def _one_line(problem: BaseException) -> str:
-    return " ".join(str(problem).split()) or type(problem).__name__

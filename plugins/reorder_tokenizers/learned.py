@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reorder_core import Context, UsageError, written_aside
+from reorder_core.errors import one_line
 from reorder_core.interfaces.dataset import evenly
 from reorder_core.pixels import MemoryImages, Pixels
 from reorder_tokenizers.checked import checked
@@ -126,7 +127,7 @@ class Learned(ABC):
         try:
             self.load_state_dict(load_file(path.expanduser()))
         except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise UsageError(f"the weights in {path} are damaged ({reason}): train the tokenizer again") from error
 
     def _require_fitted(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from reorder_core.catalogue import Catalogue, Entry
-from reorder_core.errors import ReorderError, UnsupportedGrid
+from reorder_core.errors import ReorderError, UnsupportedGrid, one_line
 
 
 def fault(catalogue: Catalogue, entry: Entry) -> str:
@@ -21,7 +21,7 @@ def fault(catalogue: Catalogue, entry: Entry) -> str:
         if entry.component.kind == "ordering":
             _try_ordering(catalogue, entry)
     except ReorderError as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return ""
 
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from reorder_core.errors import RunError, UsageError
+from reorder_core.errors import RunError, UsageError, one_line
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _ASIDE = "part-"
@@ -189,7 +189,7 @@ class Shelf:
         try:
             module.load_state_dict(state)
         except (RuntimeError, KeyError) as error:
-            what = " ".join(str(error).split())
+            what = one_line(error)
             raise UsageError(f"the checkpoint does not fit this {prefix} ({what}): start the run anew") from error
 
     def put_optimizer(self, prefix: str, optimizer: Optimizer) -> None:

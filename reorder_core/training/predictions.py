@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from reorder_core.errors import one_line
 from reorder_core.interfaces.dataset import evenly
 from reorder_core.training.evaluate import to_device
 from reorder_core.training.trainer import Trainer
@@ -37,7 +38,7 @@ def draw_predictions(t: Trainer, folder: Path) -> str:
         pictures.mkdir(parents=True, exist_ok=True)
         draw(batch, result, layout, pictures / "predictions.png")
     except Exception as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(error)
     finally:
         learner.train(was_training)
     return ""
