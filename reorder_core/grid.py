@@ -78,3 +78,14 @@ class Grid:
         frame_N, rest_N = np.divmod(patch_N, self.rows * self.columns)
         row_N, column_N = np.divmod(rest_N, self.columns)
         return np.stack([row_N, column_N, frame_N], axis=1)
+
+
+def prime_factors(number: int) -> list[int]:
+    """Ascending, none of 1: the stages in which a side of `number` shrinks to one, or grows from it."""
+    factors, divisor = [], 2
+    while number > 1:
+        while number % divisor == 0:
+            factors.append(divisor)
+            number //= divisor
+        divisor += 1
+    return factors

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 
 from reorder_core import Level
+from reorder_core.grid import prime_factors
 from reorder_segmentation.grid import on_grid
 
 _NARROWEST = 16
@@ -84,14 +85,3 @@ def as_map(patches_BND: Tensor, finest: Level) -> Tensor:
     B, _, D = patches_BND.shape
     grid = finest.layout.grid
     return patches_BND.transpose(1, 2).reshape(B, D, grid.rows, grid.columns)
-
-
-def prime_factors(number: int) -> list[int]:
-    """Ascending; none of 1."""
-    factors, divisor = [], 2
-    while number > 1:
-        while number % divisor == 0:
-            factors.append(divisor)
-            number //= divisor
-        divisor += 1
-    return factors

@@ -9,16 +9,12 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from reorder_core.grid import prime_factors
 
-def prime_factors(number: int) -> list[int]:
-    """Ascending; of 1, [1]: a stage that keeps the size."""
-    factors, divisor = [], 2
-    while number > 1:
-        while number % divisor == 0:
-            factors.append(divisor)
-            number //= divisor
-        divisor += 1
-    return factors or [1]
+
+def _stages(patch: int) -> list[int]:
+    """By how much each stage shrinks a patch; of a single pixel one that keeps the size."""
+    return prime_factors(patch) or [1]
 
 
 def _convolution(inside: int, out: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:
@@ -48,7 +44,7 @@ def encoder(patch: int, channels: int, width: int, depth: int, code_width: int) 
     patches, half the width does.
     """
     stages: list[nn.Module] = []
-    factors = prime_factors(patch)
+    factors = _stages(patch)
     widths = [channels, *[max(1, width // 2)] * (len(factors) - 1), width]
     for (inside, out), factor in zip(pairwise(widths), factors, strict=True):
         stages += [_convolution(inside, out, factor + 2, factor, padding=1), nn.ReLU()]
@@ -60,7 +56,7 @@ def encoder(patch: int, channels: int, width: int, depth: int, code_width: int) 
 def decoder(patch: int, channels: int, width: int, depth: int, code_width: int) -> nn.Sequential:
     """[B, D, h, w] to [B, C, h · patch, w · patch]: for each prime factor f a convolution makes f² pixels of each."""
     blocks = [Residual(width) for _ in range(depth)]
-    factors = prime_factors(patch)[::-1]
+    factors = _stages(patch)[::-1]
     widths = [width, *[max(1, width // 2)] * (len(factors) - 1), channels]
     stages: list[nn.Module] = [_convolution(code_width, width, 3, padding=1), *blocks]
     for (inside, out), factor in zip(pairwise(widths), factors, strict=True):

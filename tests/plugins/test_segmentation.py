@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from reorder_hierarchical.merging import side_by_side, side_by_side_on_grid
 from reorder_segmentation.grid import on_grid
-from reorder_segmentation.heads import LinearHead, prime_factors
+from reorder_segmentation.heads import LinearHead
 from reorder_segmentation.losses import dice_loss_B, pixel_loss_B
 from reorder_segmentation.metrics import image_miou_B
 from reorder_segmentation.settings import SegmentationSettings
@@ -243,7 +243,6 @@ def test_weights_are_drawn_from_the_runs_generator() -> None:
     one, two = (Segmentation(SegmentationSettings(head="pyramid"), where()) for _ in range(2))
     for name, values in one.named_parameters():
         torch.testing.assert_close(values, two.get_parameter(name), rtol=0, atol=0)
-    assert [prime_factors(number) for number in (1, 2, 12, 14, 16)] == [[], [2], [2, 2, 3], [2, 7], [2, 2, 2, 2]]
 
 
 def test_picture_of_masks(tmp_path: Path) -> None:

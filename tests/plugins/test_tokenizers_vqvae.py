@@ -9,7 +9,7 @@ import pytest
 import torch
 from reorder_tokenizers.codebook import Codebook, ema_update
 from reorder_tokenizers.header import read_header
-from reorder_tokenizers.network import decoder, encoder, prime_factors
+from reorder_tokenizers.network import decoder, encoder
 from reorder_tokenizers.settings import KMeansSettings, VqvaeSettings
 from reorder_tokenizers.training import _step, cosine, decibels, train
 from reorder_tokenizers.vqvae import Autoencoder
@@ -216,10 +216,6 @@ def test_the_grid_of_latents_is_the_grid_of_patches(patch):
     latent_BDhw = encoder(patch, 3, 8, 1, 5)(image_BCHW)
     assert latent_BDhw.shape == (2, 5, 2, 3)
     assert decoder(patch, 3, 8, 1, 5)(latent_BDhw).shape == image_BCHW.shape
-
-
-def test_prime_factors():
-    assert [prime_factors(number) for number in (1, 2, 7, 12, 16)] == [[1], [2], [7], [2, 2, 3], [2, 2, 2, 2]]
 
 
 @pytest.mark.parametrize("depth", [0, 2])
