@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from reorder_core import Batch, output_folder, write_json
+from reorder_core.bars import bars
 from reorder_core.opened import Opened, open_target
 from reorder_sensitivity.card import Card, card
 from reorder_sensitivity.forgetting import Retention, quarter_ratio, retention
@@ -85,7 +86,7 @@ def run_study(
     labels = _labels(opened, targets)
     console = Console(stderr=as_json)
     findings = []
-    with _progress(console) as progress:
+    with bars(console, "orders") as progress:
         for target, label, each in zip(targets, labels, opened, strict=True):
             rng = np.random.default_rng(seed)
             tried = [
@@ -169,18 +170,6 @@ def _write(findings: Sequence[Finding], folder: Path) -> None:
         write_json(folder / "sensitivity.json", [finding.as_json() for finding in findings])
         draw_orders(findings, folder / "orders.png")
         draw_retention(findings, folder / "retention.png")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("orders"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
 
 
 def _tick(progress: Progress, bar: Any) -> Any:

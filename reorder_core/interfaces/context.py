@@ -47,7 +47,7 @@ class Context:
     def of_data(
         cls, data: DataFacts, patch: int, seed: int, builder: Callable[[ComponentRef, Context], Any]
     ) -> Context:
-        """The context of commands that look at images and train no model: a data set's grid, and a fresh generator.
+        """What a data set and a patch decide: a grid, and a fresh generator; what trains nothing needs no more.
 
         Raises `ReorderError` for a patch that does not divide the images.
         """

@@ -62,15 +62,7 @@ class Parts:
 
 def base_context(recipe: Recipe, catalogue: Catalogue) -> Context:
     """The context of a run: its grid, its data's facts, a fresh generator with its seed, and the catalogue."""
-    facts = recipe.facts
-    return Context(
-        grid=facts.grid,
-        patch=facts.patch,
-        channels=facts.data.channels,
-        data=facts.data,
-        generator=torch.Generator().manual_seed(recipe.seed),
-        builder=catalogue.build,
-    ).changed()
+    return Context.of_data(recipe.facts.data, recipe.facts.patch, recipe.seed, catalogue.build)
 
 
 def build_dataset(recipe: Recipe, catalogue: Catalogue) -> Dataset:
