@@ -12,41 +12,26 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from reorder_core import Context, Features, Layout, UsageError, seeded, uneven_heads
 from reorder_core.grid import Grid
+from reorder_core.interfaces.targets import Objects
 from reorder_core.model import sincos1d, sincos2d
+from reorder_detection.decoder import Asked, DecoderLayer, Seen, sines
 from reorder_detection.detections import Detections, Wanted
-from reorder_detection.matching import Said, loss_B
+from reorder_detection.matching import Said, loss_B, scores_BQK
+from reorder_detection.pyramid import stride_of
 from reorder_detection.settings import DetrSettings
 
-
-class DecoderLayer(nn.Module):
-    """Queries look at each other and at the sequence, then an MLP; norms come after, as published.
-
-    first: queries have seen nothing yet, and do not look at each other (which the paper says can be left out).
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float, first: bool) -> None:
-        super().__init__()
-        self.among = None if first else nn.MultiheadAttention(width, heads, dropout, batch_first=True)
-        self.norm_among = None if first else nn.LayerNorm(width)
-        self.across = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
-        self.mlp = Mlp(width, 4 * width, act_layer=nn.ReLU, drop=dropout)
-        self.dropout = nn.Dropout(dropout)
-        self.norm_across, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-
-    def forward(self, state_BQE: Tensor, query_QE: Tensor, key_BNE: Tensor, value_BNE: Tensor) -> Tensor:
-        """query_QE, and the positions in key_BNE, are added where something is looked for, not to what is found."""
-        if self.among is not None and self.norm_among is not None:
-            asking = state_BQE + query_QE
-            seen, _ = self.among(asking, asking, state_BQE, need_weights=False)
-            state_BQE = self.norm_among(state_BQE + self.dropout(seen))
-        seen, _ = self.across(state_BQE + query_QE, key_BNE, value_BNE, need_weights=False)
-        state_BQE = self.norm_across(state_BQE + self.dropout(seen))
-        found: Tensor = self.norm_mlp(state_BQE + self.dropout(self.mlp(state_BQE)))
-        return found
+#: Sides of the anchors before training, as shares of the image's.
+_ANCHOR = 0.25
+#: Probability of a class before training, with focal loss (Lin et al. 2017, arXiv 1708.02002, section 3.3).
+_RARE = 0.01
 
 
 class DetrHead(nn.Module):
     """A set of predictions without a grid: the last level's tokens stay in the order in which they were read.
+
+    With anchors each query is a box, which a layer looks around and moves (Liu et al. 2022, arXiv 2201.12329, without
+    its scaling of the attention by the box's sides); without, a vector, as published for DETR. In training there are
+    `groups` sets of queries, each matched with all objects (Chen et al. 2023, arXiv 2207.13085); one is left after it.
 
     `forward` gives what is said after each decoder layer (in evaluation after the last only). Crowds are no targets.
     """
@@ -55,63 +40,94 @@ class DetrHead(nn.Module):
         super().__init__()
         if said := uneven_heads(settings.width, settings.heads):
             raise UsageError(f"task.head.heads: {said}")
-        self.settings = settings
-        E = settings.width
+        self.settings, self.grid = settings, context.grid
+        _refuse_too_few_queries(settings.queries, context)
+        E, every = settings.width, settings.queries * settings.groups
         self.pixels = (context.grid.rows * context.patch, context.grid.columns * context.patch)
         with seeded(context.generator):
             self.to_memory = nn.Linear(context.width, E)
-            self.query_QE = nn.Parameter(torch.randn(settings.queries, E))
+            self.query_QE = nn.Parameter(torch.randn(every, E))
             self.layers = nn.ModuleList(
-                DecoderLayer(E, settings.heads, settings.dropout, first=k == 0) for k in range(settings.layers)
+                DecoderLayer(E, settings.heads, settings.dropout, settings.groups, k == 0, settings.anchors)
+                for k in range(settings.layers)
             )
             self.norm = nn.LayerNorm(E)
-            self.to_classes = nn.Linear(E, classes + 1)
+            self.to_classes = nn.Linear(E, classes + (settings.classes == "softmax"))
             self.to_box = nn.Sequential(nn.Linear(E, E), nn.ReLU(), nn.Linear(E, E), nn.ReLU(), nn.Linear(E, 4))
+            self.to_query = Mlp(2 * E, E, E, act_layer=nn.ReLU) if settings.anchors else None
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1 and name != "query_QE":
                     nn.init.xavier_uniform_(parameter)
-        self.query_QE._no_weight_decay = True  # type: ignore[attr-defined]
+            self.anchor_Q4 = nn.Parameter(_anchors(every)) if settings.anchors else None
+            if settings.anchors:  # a layer that has learned nothing hardly moves them
+                self.to_box[-1].weight.data.mul_(0.01)
+                nn.init.zeros_(self.to_box[-1].bias)
+        if settings.classes == "focal":
+            nn.init.constant_(self.to_classes.bias, torch.tensor(_RARE).logit().item())
+        for queries in (self.query_QE, self.anchor_Q4):
+            if queries is not None:
+                queries._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, features: Features) -> list[Said]:
-        """What the queries say, in float32 also under autocast, the last layer last."""
+        """What the queries say, in float32 also under autocast, the last layer last; of all groups in training."""
         level = features.levels[-1]
-        value_BNE = self.to_memory(level.tokens_BND)
-        key_BNE = value_BNE + self._positions(level.layout).to(value_BNE)
-        state_BQE = value_BNE.new_zeros(value_BNE.shape[0], *self.query_QE.shape)
+        seen = self._seen(level.tokens_BND, level.layout)
+        queries = self.settings.queries * (self.settings.groups if self.training else 1)
+        query_BGQE = self.query_QE[:queries].expand(len(level.tokens_BND), -1, -1)
+        if self.anchor_Q4 is None:
+            state_BGQE, box_BGQ4 = torch.zeros_like(query_BGQE), None
+        else:
+            state_BGQE, box_BGQ4 = query_BGQE, self.anchor_Q4[:queries].float().expand(*query_BGQE.shape[:2], 4)
         said = []
         for number, layer in enumerate(self.layers, start=1):
-            state_BQE = layer(state_BQE, self.query_QE, key_BNE, value_BNE)
+            asked = Asked(query_BGQE, None) if box_BGQ4 is None else self._around(box_BGQ4, level.layout.grid)
+            state_BGQE = layer(state_BGQE, asked, seen)
+            read_BGQE = self.norm(state_BGQE)
+            found_BGQ4 = self.to_box(read_BGQE).float()
+            if box_BGQ4 is not None:
+                found_BGQ4 = found_BGQ4 + box_BGQ4
+                box_BGQ4 = found_BGQ4.detach()
             if number == len(self.layers) or (self.training and self.settings.auxiliary):
-                read_BQE = self.norm(state_BQE)
-                said.append(Said(self.to_classes(read_BQE).float(), self.to_box(read_BQE).float().sigmoid()))
+                said.append(Said(self.to_classes(read_BGQE).float(), found_BGQ4.sigmoid()))
         return said
 
-    def _positions(self, layout: Layout) -> Tensor:
-        """What is added to the keys: [N, E], or [B, N, E] where images are read in different orders."""
-        grid, E = layout.grid, self.settings.width
+    def _seen(self, tokens_BND: Tensor, layout: Layout) -> Seen:
+        if self.settings.anchors and stride_of(layout.grid, self.grid) is None:
+            raise UsageError(
+                f"task.head.anchors: they look for places on the grid of {self.grid} patches, and the backbone ends on "
+                f"{layout.grid}: set task.head.anchors to false, or choose a backbone that keeps the grid"
+            )
+        value_BNE, E = self.to_memory(tokens_BND), self.settings.width
+        place_BNE = _of_each(sincos2d(layout.grid, E), layout).to(value_BNE)
         if self.settings.positions == "none":
-            return torch.zeros(1, E)
-        if self.settings.positions == "slot":
-            return sincos1d(Grid(1, layout.perm_GN.shape[1]), E).to(layout.perm_GN.device)
-        place_GNE = sincos2d(grid, E).to(layout.perm_GN.device)[layout.perm_GN]
-        return place_GNE[0] if layout.group_B is None else place_GNE[layout.group_B]
+            key_BNE = value_BNE
+        elif self.settings.positions == "slot":
+            key_BNE = value_BNE + sincos1d(Grid(1, layout.perm_GN.shape[1]), E).to(value_BNE)
+        else:
+            key_BNE = value_BNE + place_BNE
+        return Seen(key_BNE, value_BNE, place_BNE, layout.valid_BN)
+
+    def _around(self, box_BGQ4: Tensor, grid: Grid) -> Asked:
+        """The queries of these anchors, whose sides and places are counted in cells of the grid."""
+        assert self.to_query is not None
+        cells_2 = torch.tensor([grid.columns, grid.rows], device=box_BGQ4.device)
+        across_BGQ2, sides_BGQ2 = (box_BGQ4.sigmoid().unflatten(2, (2, 2)) * cells_2).unbind(dim=2)
+        E = self.settings.width
+        centre_BGQE, sides_BGQE = sines(across_BGQ2.flip(2) - 0.5, E), sines(sides_BGQ2.flip(2), E)
+        return Asked(self.to_query(torch.cat([centre_BGQE, sides_BGQE], dim=2)), centre_BGQE)
 
     def loss_B(self, said: list[Said], targets: Wanted) -> Tensor:
-        """Of the last layer's predictions, and of the earlier ones', each matched anew. Raises `UsageError` where an
-        image has more objects than there are queries."""
-        most = int(targets.there_BM.sum(dim=1).max())
-        if most > self.settings.queries:
-            raise UsageError(
-                f"an image has {most} objects, and task.head.queries is {self.settings.queries}: raise it above the "
-                f"number of objects that any image has"
-            )
+        """Of the last layer's predictions, and of the earlier ones', each matched anew, as each group is: groups count
+        by their mean. Raises `UsageError` where an image has more objects than there are queries."""
+        refuse_more_than(self.settings.queries, int(targets.there_BM.sum(dim=1).max()), "an image")
         height, width = self.pixels
         scale_4 = targets.boxes_BM4.new_tensor([width, height, width, height])
         boxes_BM4 = box_convert(targets.boxes_BM4 / scale_4, "xyxy", "cxcywh")
-        layers = len(said)
-        every = Said(torch.cat([each.logits_BQK1 for each in said]), torch.cat([each.boxes_BQ4 for each in said]))
-        loss_KB = loss_B(every, targets.repeated(layers), boxes_BM4.repeat(layers, 1, 1), self.settings)
-        *earlier, last = loss_KB.chunk(layers)
+        groups = said[-1].boxes_BQ4.shape[1] // self.settings.queries
+        parts = [part for each in said for part in each.parts(groups)]
+        many = len(parts)
+        loss_KB = loss_B(Said.one_batch(parts), targets.repeated(many), boxes_BM4.repeat(many, 1, 1), self.settings)
+        *earlier, last = loss_KB.reshape(len(said), groups, -1).mean(dim=1)
         return last + self.settings.auxiliary * sum(earlier, torch.zeros_like(last))
 
     def table(self, said: list[Said]) -> Tensor:
@@ -119,10 +135,10 @@ class DetrHead(nn.Module):
         height, width = self.pixels
         boxes_BQ4 = box_convert(said[-1].boxes_BQ4, "cxcywh", "xyxy")
         scale_4 = torch.tensor([width, height, width, height], device=boxes_BQ4.device)
-        return torch.cat([boxes_BQ4 * scale_4, said[-1].logits_BQK1.softmax(dim=2)[..., :-1]], dim=2)
+        return torch.cat([boxes_BQ4 * scale_4, scores_BQK(said[-1], self.settings)], dim=2)
 
     def decode(self, said: list[Said]) -> list[Detections]:
-        """One detection a query, of its likeliest class but "no object", the best first; nothing is suppressed."""
+        """One detection a query, of its likeliest class, the best first; nothing is suppressed."""
         table = self.table(said)
         boxes_BQ4, (score_BQ, label_BQ) = clip_boxes_to_image(table[..., :4], self.pixels), table[..., 4:].max(dim=2)
         found = []
@@ -131,3 +147,36 @@ class DetrHead(nn.Module):
             best = best[(boxes_Q4[best, 2:] > boxes_Q4[best, :2]).all(dim=1)]
             found.append(Detections(boxes_Q4[best], score_Q[best], label_Q[best]))
         return found
+
+
+def _of_each(place_NE: Tensor, layout: Layout) -> Tensor:
+    """Of the patches in the order in which they are read: [1, N, E], or [B, N, E] where images have their own."""
+    place_GNE = place_NE.to(layout.perm_GN.device)[layout.perm_GN]
+    return place_GNE if layout.group_B is None else place_GNE[layout.group_B]
+
+
+def _anchors(queries: int) -> Tensor:
+    """Logits of (centre across, centre down, width, height): centres anywhere but at the edge, sides all the same."""
+    centre_Q2 = 0.05 + 0.9 * torch.rand(queries, 2)
+    return torch.cat([centre_Q2, torch.full((queries, 2), _ANCHOR)], dim=1).logit()
+
+
+def _refuse_too_few_queries(queries: int, context: Context) -> None:
+    """Raise `UsageError` where the data lists an image with more objects: in training it would be met hours later."""
+    for part in ("train", "validation"):
+        listed = getattr(getattr(context.dataset, part, None), "targets", None)
+        for objects in listed() if listed is not None else ():
+            refuse_more_than(queries, _wanted_of(objects), f"the {part} image {objects.name or '(without a name)'}")
+
+
+def _wanted_of(objects: Objects) -> int:
+    return len(objects) - (0 if objects.crowd_O is None else int(objects.crowd_O.sum()))
+
+
+def refuse_more_than(queries: int, objects: int, image: str) -> None:
+    """Raise `UsageError` where an image has more objects than there are queries."""
+    if objects > queries:
+        raise UsageError(
+            f"{image} has {objects} objects, and task.head.queries is {queries}: raise it above the number of objects "
+            f"that any image has"
+        )

@@ -20,6 +20,13 @@ def on_the_grid(level: Level) -> Tensor:
     return tokens_BND.transpose(1, 2).reshape(*tokens_BND.shape[::2], grid.rows, grid.columns)
 
 
+def stride_of(grid: Grid, patches: Grid) -> int | None:
+    """How many patches a cell of `grid` is wide and high; None where it is no coarser grid of the same image."""
+    stride = max(1, round(patches.rows / grid.rows))
+    coarser = Grid(-(-patches.rows // stride), -(-patches.columns // stride))
+    return stride if grid == coarser else None
+
+
 class SimplePyramid(nn.Module):
     """Maps of several strides from the last map of a plain backbone; strides count in patches.
 
@@ -70,13 +77,8 @@ class SimplePyramid(nn.Module):
         """The backbone's maps by their stride in patches; levels that have left the grid (a line, say) are no maps."""
         found: dict[int, Tensor] = {}
         for level in features.levels:
-            grid = level.layout.grid
-            stride = max(1, round(self.grid.rows / grid.rows))
-            if grid.size == level.tokens_BND.shape[1] and (grid.rows, grid.columns, grid.frames) == (
-                -(-self.grid.rows // stride),
-                -(-self.grid.columns // stride),
-                1,
-            ):
+            stride = stride_of(level.layout.grid, self.grid)
+            if stride is not None and level.layout.grid.size == level.tokens_BND.shape[1]:
                 map_BDhw = on_the_grid(level)
                 found[stride] = pad(map_BDhw, (0, 0, 0, 0, 0, self.width - map_BDhw.shape[1]))
         grids = [str(level.layout.grid) for level in features.levels]

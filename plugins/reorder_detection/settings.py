@@ -49,7 +49,10 @@ class FcosSettings(Settings):
 
 
 class DetrSettings(Settings):
-    """DETR (Carion et al. 2020): queries read the sequence as it is, and each names one object or none."""
+    """DETR (Carion et al. 2020): queries read the sequence as it is, and each names one object or none.
+
+    By default with what makes it learn in reasonable time; as published: {anchors: false, groups: 1, classes: softmax}.
+    """
 
     kind: Literal["detr"]
     """the head"""
@@ -61,13 +64,21 @@ class DetrSettings(Settings):
     """width of the queries, a multiple of 4 (published: 256)"""
     heads: Positive = 4
     """attention heads; the width must divide by them (published: 8)"""
+    anchors: bool = True
+    """queries are boxes, which each layer looks around and moves (DAB-DETR, Conditional DETR); false: vectors, as
+    published"""
+    groups: Positive = 4
+    """sets of queries in training, each matched with all objects (Group DETR: 11; published for DETR: 1)"""
+    classes: Literal["focal", "softmax"] = "focal"
+    """each class judged by itself, with focal loss (Deformable DETR); or one of all classes and "no object", as
+    published"""
     positions: Literal["slot", "place", "none"] = "slot"
     """what tells the queries where a token is: its slot in the sequence, its place in the image, or nothing besides
     what the token knows"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """dropout in the decoder (published: 0.1)"""
     no_object: Annotated[float, Field(gt=0)] = 0.1
-    """weight of a query that names no object, in the classes' loss"""
+    """softmax only: weight of a query that names no object"""
     box_weight: Weight = 5.0
     """of the boxes' L1 distance, in matching and loss"""
     giou_weight: Weight = 2.0
@@ -97,5 +108,9 @@ class DetectionSettings(Settings):
             yield Problem("name", "the data does not say how many classes of objects it has")
         if facts.grid.frames > 1:
             yield Problem("name", f"detection reads single images, not {facts.grid.frames} frames")
-        if isinstance(self.head, DetrSettings) and (said := uneven_heads(self.head.width, self.head.heads)):
-            yield Problem("head.heads", said)
+        if isinstance(self.head, DetrSettings):
+            if said := uneven_heads(self.head.width, self.head.heads):
+                yield Problem("head.heads", said)
+            # by value: the recipe that is saved with a run spells out every default
+            if self.head.classes == "focal" and self.head.no_object != DetrSettings.model_fields["no_object"].default:
+                yield Problem("head.no_object", "only classes: softmax has a class 'no object': leave it out")

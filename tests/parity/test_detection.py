@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from reorder_detection.detections import Decoded, Detections, wanted
 from reorder_detection.detr import DetrHead
 from reorder_detection.fcos_loss import Fields, Locations, assign_BL, parts_B3
-from reorder_detection.matching import Said
+from reorder_detection.matching import Said, loss_B
 from reorder_detection.metrics import DetectionMetrics
 from reorder_detection.pyramid import centres_L2
 from reorder_detection.settings import DetrSettings
@@ -84,7 +84,9 @@ def test_the_loss_of_one_image_is_torchvisions(strides: list[float], count: int,
 
 def test_the_loss_of_detr_is_its_formula() -> None:
     """Against a matching by enumeration and the terms written out for one image of two objects."""
-    settings = DetrSettings(kind="detr", queries=4, layers=1, width=8, heads=2)
+    settings = DetrSettings(
+        kind="detr", queries=4, layers=1, width=8, heads=2, anchors=False, groups=1, classes="softmax"
+    )
     head = DetrHead(settings, context("2x2", patch=8, width=8, classes=CLASSES, target="boxes"), CLASSES)
     draw = torch.Generator().manual_seed(3)
     said = Said(torch.randn(1, 4, CLASSES + 1, generator=draw), torch.rand(1, 4, 4, generator=draw) * 0.5 + 0.25)
@@ -92,7 +94,7 @@ def test_the_loss_of_detr_is_its_formula() -> None:
     boxes_O4 = box_convert(objects.boxes_O4 / 16, "xyxy", "cxcywh")
     found = float(head.loss_B([said], wanted([objects], CPU, CLASSES)))
 
-    log_prob = said.logits_BQK1[0].log_softmax(1)
+    log_prob = said.logits_BQC[0].log_softmax(1)
     best = None
     for one in range(4):
         for two in {*range(4)} - {one}:
@@ -110,8 +112,26 @@ def test_the_loss_of_detr_is_its_formula() -> None:
     label_Q[queries] = objects.label_O
     weight = torch.ones(CLASSES + 1)
     weight[-1] = 0.1
-    classes = torch.nn.functional.cross_entropy(said.logits_BQK1[0], label_Q, weight)
+    classes = torch.nn.functional.cross_entropy(said.logits_BQC[0], label_Q, weight)
     assert found == pytest.approx(float(classes) + boxes / 2, rel=1e-5)
+
+
+def test_focal_loss_of_detr_is_its_formula() -> None:
+    """Deformable DETR's: alpha 0.25, gamma 2, weight 2, summed over queries and classes, divided by the objects; in
+    matching the loss of the object's class with it less that without it."""
+    settings = DetrSettings(kind="detr", queries=3, width=8, heads=2, box_weight=0.0, giou_weight=0.0)
+    draw = torch.Generator().manual_seed(4)
+    logits_BQC = torch.randn(1, 3, CLASSES, generator=draw, dtype=torch.float64) * 3
+    boxes_BQ4 = torch.rand(1, 3, 4, generator=draw, dtype=torch.float64) * 0.5 + 0.25
+    objects = Objects(torch.tensor([[1.0, 2, 9, 12], [4, 4, 15, 10]]), torch.tensor([2, 0]))
+    targets = wanted([objects], CPU, CLASSES)
+    found = float(loss_B(Said(logits_BQC, boxes_BQ4), targets, targets.boxes_BM4.double() / 16, settings))
+
+    p = logits_BQC[0].sigmoid()
+    with_it, without = -0.25 * (1 - p) ** 2 * p.log(), -0.75 * p**2 * (1 - p).log()
+    pairs = [(one, two) for one in range(3) for two in {*range(3)} - {one}]
+    costs = [float((with_it - without)[[one, two], [2, 0]].sum()) for one, two in pairs]
+    assert found == pytest.approx(float(without.sum() + min(costs)), rel=1e-6)  # weight 2, two objects
 
 
 def coco_numbers(said: list[Detections], truth: list[Objects]) -> dict[str, float]:

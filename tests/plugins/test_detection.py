@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
+from reorder_detection.decoder import Asked, ConditionalAttention, Seen, sines
 from reorder_detection.detections import Detections, wanted
 from reorder_detection.fcos_loss import Fields, assign_BL, parts_B3, sides_BLM4
 from reorder_detection.picture import draw_detections
@@ -36,7 +39,7 @@ from reorder_core import (
 )
 from reorder_core.conformance import check_task, context
 from reorder_core.interfaces.targets import Objects
-from reorder_core.model import Model
+from reorder_core.model import Model, sincos2d
 
 SIDE, PATCH, WIDTH, CLASSES = 32, 8, 24, 5
 GRID = Grid(SIDE // PATCH, SIDE // PATCH)
@@ -44,9 +47,20 @@ CPU = torch.device("cpu")
 NONE = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 HEADS: list[dict[str, Any]] = [
     {"kind": "fcos", "channels": 32, "strides": [0.5, 1], "convolutions": 1},
-    {"kind": "detr", "queries": 6, "layers": 2, "width": 16, "heads": 2},
+    {"kind": "detr", "queries": 6, "layers": 2, "width": 16, "heads": 2, "groups": 2},
+    {
+        "kind": "detr",
+        "queries": 6,
+        "layers": 2,
+        "width": 16,
+        "heads": 2,
+        "anchors": False,
+        "groups": 1,
+        "classes": "softmax",
+    },
 ]
-each_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head["kind"])
+each_head = pytest.mark.parametrize("head", HEADS, ids=["fcos", "detr", "detr as published"])
+each_detr = pytest.mark.parametrize("head", HEADS[1:], ids=["anchors", "as published"])
 
 
 def where(**changes: Any) -> Context:
@@ -236,14 +250,108 @@ def test_a_hierarchy_gives_its_own_maps() -> None:
         pyramid(Features((line,), torch.zeros(2, 16)))
 
 
-def test_detr_reads_the_order_by_slots_and_not_by_places() -> None:
+@each_detr
+def test_detr_reads_the_order_by_slots_and_not_by_places(head: dict[str, Any]) -> None:
     batch, perm_N = batch_of(3), torch.randperm(GRID.size, generator=torch.Generator().manual_seed(0))
     other = Layout(GRID, torch.stack([perm_N, perm_N.flip(0)]), torch.tensor([0, 1, 0]))
     for positions, blind in (("slot", False), ("place", True), ("none", True)):
-        task = task_of({**HEADS[1], "positions": positions})
+        task = task_of({**head, "positions": positions})
         with torch.no_grad():
             one, two = (task.predict(run(batch.images_BCHW, layout)) for layout in (row_major(), other))
         assert torch.allclose(one, two, atol=1e-4) == blind
+
+
+@each_detr
+def test_detr_does_not_look_at_padding(head: dict[str, Any]) -> None:
+    batch, valid_BN = batch_of(3), torch.ones(3, GRID.size, dtype=torch.bool)
+    valid_BN[1, 5:] = False
+    layout = Layout(GRID, torch.arange(GRID.size)[None], torch.zeros(3, dtype=torch.int64), valid_BN=valid_BN)
+    tokens_BND = run(batch.images_BCHW, row_major()).levels[-1].tokens_BND
+    other_BND = torch.where(valid_BN[:, :, None], tokens_BND, 7.0)
+    task = task_of(head)
+    with torch.no_grad():
+        one, two = (task.predict(Features((Level(each, layout),), each[:, 0])) for each in (tokens_BND, other_BND))
+    torch.testing.assert_close(one, two)
+
+
+def test_anchors_are_looked_around_by_place_and_moved() -> None:
+    """Untrained, the boxes are the anchors; the sines of a cell's centre are those of the grid's position there."""
+    task, batch = task_of(HEADS[1]), batch_of(2)
+    head = task.head
+    torch.nn.init.zeros_(head.to_box[-1].weight)
+    said = head(run(batch.images_BCHW, row_major()))
+    torch.testing.assert_close(said[-1].boxes_BQ4[0], head.anchor_Q4[:6].sigmoid())
+    grid = Grid(3, 5)
+    places_N2 = torch.tensor([[row, column] for row in range(3) for column in range(5)])
+    torch.testing.assert_close(sines(places_N2, 16), sincos2d(grid, 16))
+    head.grid = Grid(3, 5)
+    centre_2 = torch.tensor([(3 + 0.5) / 5, (1 + 0.5) / 3])  # across, down: row 1, column 3
+    box_114 = torch.cat([centre_2, torch.tensor([0.2, 0.2])]).logit()[None, None]
+    torch.testing.assert_close(head._around(box_114, grid).centre_BGQE[0, 0], sincos2d(grid, 16)[1 * 5 + 3])
+
+
+def test_conditional_attention_adds_what_content_and_places_find() -> None:
+    """Concatenating queries and keys adds their products: two scores, one softmax."""
+    torch.manual_seed(0)
+    attention = ConditionalAttention(8, 2, 0.0)
+    state, centre, key, value, place = (torch.randn(2, many, 8) for many in (3, 3, 5, 5, 5))
+    found = attention(state, Asked(state, centre), Seen(key, value, place[:1], None))
+    sum_of_both = torch.zeros(2, 2, 3, 5)
+    for left, right in (
+        (attention.query(state), attention.key(key)),
+        (attention.centre(centre * attention.scale(state)), attention.place(place[:1])),
+    ):
+        for head in range(2):
+            part = slice(4 * head, 4 * head + 4)
+            sum_of_both[:, head] += left[..., part] @ right[..., part].transpose(1, 2)
+    weights = (sum_of_both / 8**0.5).softmax(3)
+    values = torch.stack([attention.value(value)[..., 4 * head : 4 * head + 4] for head in range(2)], 1)
+    expected = attention.out((weights @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(found, expected)
+
+
+def test_groups_of_queries_do_not_see_each_other_and_count_by_their_mean() -> None:
+    both, batch = task_of(HEADS[1]).train(), batch_of(5)
+    loss_B = both.step(run, batch, row_major()).loss_B
+    alone = []
+    for group in range(2):
+        one = task_of({**HEADS[1], "groups": 1}).train()
+        state = both.state_dict()
+        for name in ("head.query_QE", "head.anchor_Q4"):
+            state[name] = state[name][6 * group : 6 * group + 6]
+        one.load_state_dict(state)
+        alone.append(one.step(run, batch, row_major()).loss_B)
+    torch.testing.assert_close(loss_B, (alone[0] + alone[1]) / 2)
+    said = both.eval().predict(run(batch.images_BCHW, row_major()))
+    assert said.shape[1] == 6, "after training one group is left"
+
+
+def test_anchors_need_the_grid() -> None:
+    line = Layout.fixed(Grid(1, GRID.size), torch.arange(GRID.size))
+    features = Features((Level(torch.randn(2, GRID.size, WIDTH), line),), torch.zeros(2, WIDTH))
+    with pytest.raises(UsageError, match=r"task\.head\.anchors: .* set task\.head\.anchors to false"):
+        task_of(HEADS[1]).head(features)
+    task_of(HEADS[2]).head(features)
+
+
+class _Lists:
+    """A split that lists its targets."""
+
+    def __init__(self, *counts: int) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self._every = [replace(objects_of(count, draw), name=f"{count}.png") for count in counts]
+
+    def targets(self) -> list[Objects]:
+        return self._every
+
+
+def test_detr_finds_too_few_queries_before_the_first_step() -> None:
+    dataset = SimpleNamespace(train=_Lists(0, 3), validation=_Lists(8, 1))
+    task_of({**HEADS[1], "queries": 8}, dataset=dataset)
+    crowds = dataset.validation.targets()[0].crowd_O.sum()
+    assert crowds, "the case would say nothing of crowds"
+    with pytest.raises(UsageError, match=rf"validation image 8\.png has {8 - crowds} objects, and task\.head\.queries"):
+        task_of({**HEADS[1], "queries": int(7 - crowds)}, dataset=dataset)
 
 
 def test_detr_names_the_setting_when_it_has_too_few_queries() -> None:

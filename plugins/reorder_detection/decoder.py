@@ -1,0 +1,125 @@
+"""The decoder of the head `detr`: queries that look at each other and at the sequence.
+
+B images, N patches or slots, E width of the decoder, H heads, F width of a head, G groups of Q queries.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Seen(NamedTuple):
+    """What queries look at. value_BNE: the tokens; key_BNE: the same with positions; place_BNE: sines of the places
+    of their patches, [1, N, E] where all images are read in one order; visible_BN: False for padding, None for all."""
+
+    key_BNE: Tensor
+    value_BNE: Tensor
+    place_BNE: Tensor
+    visible_BN: Tensor | None
+
+
+class Asked(NamedTuple):
+    """What tells queries apart, of all groups one after another. query_BGQE: their positions, added where they look for
+    something; centre_BGQE: sines of the centres of their anchors, None where they have none."""
+
+    query_BGQE: Tensor
+    centre_BGQE: Tensor | None
+
+
+def sines(place_2: Tensor, width: int) -> Tensor:
+    """`reorder_core.model.sincos2d` for any places (row, column), not those of a grid alone: [..., 2] -> [..., E]."""
+    quarter = width // 4
+    frequency_F = 10000 ** (-torch.arange(quarter, dtype=torch.float32, device=place_2.device) / quarter)
+    row, column = (place_2[..., axis, None].float() * frequency_F for axis in (0, 1))
+    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=-1)
+
+
+class PlainAttention(nn.Module):
+    """Cross-attention as published for DETR: a query's position is added to what it knows."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+
+    def forward(self, state_BGQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
+        """What was found, [B, G·Q, E]."""
+        padding_BN = None if seen.visible_BN is None else ~seen.visible_BN
+        found_BGQE: Tensor = self.attend(
+            state_BGQE + asked.query_BGQE,
+            seen.key_BNE,
+            seen.value_BNE,
+            key_padding_mask=padding_BN,
+            need_weights=False,
+        )[0]
+        return found_BGQE
+
+
+class ConditionalAttention(nn.Module):
+    """Cross-attention in which content looks for content and a place for places, side by side in each head
+    (Meng et al. 2021, arXiv 2108.06152, section 3.3): a query finds the patches around its anchor from the first step.
+
+    What a query knows scales the sines of its anchor's centre. Queries and keys have twice the width of the values.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.centre, self.place = nn.Linear(width, width), nn.Linear(width, width)
+        self.scale = Mlp(width, width, act_layer=nn.ReLU)
+
+    def forward(self, state_BGQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
+        """What was found, [B, G·Q, E]."""
+        assert asked.centre_BGQE is not None
+        centre_BHQF = self._split(self.centre(asked.centre_BGQE * self.scale(state_BGQE)))
+        place_BHNF = self._split(self.place(seen.place_BNE))
+        query_BHQF, key_BHNF = self._split(self.query(state_BGQE)), self._split(self.key(seen.key_BNE))
+        mixed_BHQF = scaled_dot_product_attention(
+            torch.cat([query_BHQF, centre_BHQF], dim=3),
+            torch.cat([key_BHNF, place_BHNF.expand_as(key_BHNF)], dim=3),
+            self._split(self.value(seen.value_BNE)),
+            attn_mask=None if seen.visible_BN is None else seen.visible_BN[:, None, None],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        found_BGQE: Tensor = self.out(mixed_BHQF.transpose(1, 2).flatten(2))
+        return found_BGQE
+
+    def _split(self, tokens_BTE: Tensor) -> Tensor:
+        B, T, E = tokens_BTE.shape
+        return tokens_BTE.reshape(B, T, self.heads, E // self.heads).transpose(1, 2)
+
+
+class DecoderLayer(nn.Module):
+    """Queries look at each other and at the sequence, then an MLP; norms come after, as published.
+
+    Queries of different groups do not see each other. first: queries have seen nothing yet, and do not look at each
+    other (which the paper says can be left out).
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, groups: int, first: bool, anchors: bool) -> None:
+        super().__init__()
+        self.groups = groups
+        self.among = None if first else nn.MultiheadAttention(width, heads, dropout, batch_first=True)
+        self.norm_among = None if first else nn.LayerNorm(width)
+        self.across = (ConditionalAttention if anchors else PlainAttention)(width, heads, dropout)
+        self.mlp = Mlp(width, 4 * width, act_layer=nn.ReLU, drop=dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.norm_across, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(self, state_BGQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
+        """What the queries know after this layer, [B, G·Q, E]; in evaluation there is one group."""
+        if self.among is not None and self.norm_among is not None:
+            asking_BGQE = state_BGQE + asked.query_BGQE
+            asking, state = asking_BGQE, state_BGQE
+            if self.training and self.groups > 1:
+                asking, state = (each.unflatten(1, (self.groups, -1)).flatten(0, 1) for each in (asking, state))
+            found = self.among(asking, asking, state, need_weights=False)[0].reshape(state_BGQE.shape)
+            state_BGQE = self.norm_among(state_BGQE + self.dropout(found))
+        state_BGQE = self.norm_across(state_BGQE + self.dropout(self.across(state_BGQE, asked, seen)))
+        known_BGQE: Tensor = self.norm_mlp(state_BGQE + self.dropout(self.mlp(state_BGQE)))
+        return known_BGQE
