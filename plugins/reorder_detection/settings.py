@@ -51,7 +51,7 @@ class FcosSettings(Settings):
 class DetrSettings(Settings):
     """DETR (Carion et al. 2020): queries read the sequence as it is, and each names one object or none.
 
-    By default with what makes it learn in reasonable time; as published: {anchors: false, groups: 1, classes: softmax}.
+    By default with what makes it learn in reasonable time; as published: {anchors: false, groups: 1}.
     """
 
     kind: Literal["detr"]
@@ -69,9 +69,9 @@ class DetrSettings(Settings):
     published"""
     groups: Positive = 4
     """sets of queries in training, each matched with all objects (Group DETR: 11; published for DETR: 1)"""
-    classes: Literal["focal", "softmax"] = "focal"
-    """each class judged by itself, with focal loss (Deformable DETR); or one of all classes and "no object", as
-    published"""
+    classes: Literal["softmax", "focal"] = "softmax"
+    """one of all classes and "no object", as published; or each class judged by itself, with focal loss (Deformable
+    DETR)"""
     positions: Literal["slot", "place", "none"] = "slot"
     """what tells the queries where a token is: its slot in the sequence, its place in the image, or nothing besides
     what the token knows"""
