@@ -16,7 +16,8 @@ from reorder_captioning.search import Speaker
 from reorder_captioning.settings import CaptioningSettings
 from reorder_captioning.vocabulary import BEGIN
 from reorder_captioning.words import Words
-from reorder_core import Context, Draw, Layout, UsageError, uneven_heads
+from reorder_core import Context, Draw, Grid, Layout, UsageError, uneven_heads
+from reorder_core.model import sincos1d
 
 
 class KeyValue(NamedTuple):
@@ -86,8 +87,9 @@ class DecoderBlock(nn.Module):
 class CrossAttentionReader(nn.Module):
     """A decoder over the tokens of the backbone's last level, in reading order; its width is theirs.
 
-    With slot positions a learned vector for each slot is added to the tokens. Raises `UsageError` for heads that do not
-    divide the width.
+    With slot positions a learned vector for each slot is added to the normalised tokens. They start as sines as large
+    as the tokens: from small random ones a decoder takes twice as long to find where to look. Raises `UsageError` for
+    heads that do not divide the width.
     """
 
     def __init__(self, words: Words, settings: CaptioningSettings, context: Context) -> None:
@@ -103,8 +105,9 @@ class CrossAttentionReader(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.slot_ND = None
         if settings.slot_positions:
-            slot_ND = torch.empty(context.grid.size, width).normal_(std=0.02, generator=context.generator)
-            self.slot_ND = nn.Parameter(slot_ND)
+            if width % 2:
+                raise UsageError(f"task.slot_positions: needs an even width, not {width}: leave it out")
+            self.slot_ND = nn.Parameter(sincos1d(Grid(1, context.grid.size), width))
             self.slot_ND._no_weight_decay = True  # type: ignore[attr-defined]
         for name, parameter in self.blocks.named_parameters():
             if name.endswith("bias"):
@@ -116,9 +119,9 @@ class CrossAttentionReader(nn.Module):
         """Images, read once, to be looked at by any text."""
         level = run(images_BCHW, order).levels[-1]
         tokens_BSD = level.tokens_BND
+        tokens_BSD = self.norm_tokens(tokens_BSD)
         if self.slot_ND is not None:
             tokens_BSD = tokens_BSD + self.slot_ND[: tokens_BSD.shape[1]]
-        tokens_BSD = self.norm_tokens(tokens_BSD)
         valid_BN = getattr(level.layout, "valid_BN", None)
         visible_B11S = None if valid_BN is None else valid_BN[:, None, None]
         blocks: list[Any] = list(self.blocks)

@@ -1,6 +1,6 @@
 """The decoder of the head `detr`: queries that look at each other and at the sequence.
 
-B images, N patches or slots, E width of the decoder, H heads, F width of a head, G groups of Q queries.
+B images, N patches or slots, Q queries, E width of the decoder, H heads, F width of a head.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Seen(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What tells queries apart, of all groups one after another. query_BGQE: their positions, added where they look for
-    something; centre_BGQE: sines of the centres of their anchors, None where they have none."""
+    """What tells queries apart. query_BQE: their positions, added where they look for something; centre_BQE: sines of
+    the centres of their anchors, None where they have none."""
 
-    query_BGQE: Tensor
-    centre_BGQE: Tensor | None
+    query_BQE: Tensor
+    centre_BQE: Tensor | None
 
 
 def sines(place_2: Tensor, width: int) -> Tensor:
@@ -46,17 +46,17 @@ class PlainAttention(nn.Module):
         super().__init__()
         self.attend = nn.MultiheadAttention(width, heads, dropout, batch_first=True)
 
-    def forward(self, state_BGQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
-        """What was found, [B, G·Q, E]."""
+    def forward(self, state_BQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
+        """What was found, [B, Q, E]."""
         padding_BN = None if seen.visible_BN is None else ~seen.visible_BN
-        found_BGQE: Tensor = self.attend(
-            state_BGQE + asked.query_BGQE,
+        found_BQE: Tensor = self.attend(
+            state_BQE + asked.query_BQE,
             seen.key_BNE,
             seen.value_BNE,
             key_padding_mask=padding_BN,
             need_weights=False,
         )[0]
-        return found_BGQE
+        return found_BQE
 
 
 class ConditionalAttention(nn.Module):
@@ -73,12 +73,12 @@ class ConditionalAttention(nn.Module):
         self.centre, self.place = nn.Linear(width, width), nn.Linear(width, width)
         self.scale = Mlp(width, width, act_layer=nn.ReLU)
 
-    def forward(self, state_BGQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
-        """What was found, [B, G·Q, E]."""
-        assert asked.centre_BGQE is not None
-        centre_BHQF = self._split(self.centre(asked.centre_BGQE * self.scale(state_BGQE)))
+    def forward(self, state_BQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
+        """What was found, [B, Q, E]."""
+        assert asked.centre_BQE is not None
+        centre_BHQF = self._split(self.centre(asked.centre_BQE * self.scale(state_BQE)))
         place_BHNF = self._split(self.place(seen.place_BNE))
-        query_BHQF, key_BHNF = self._split(self.query(state_BGQE)), self._split(self.key(seen.key_BNE))
+        query_BHQF, key_BHNF = self._split(self.query(state_BQE)), self._split(self.key(seen.key_BNE))
         mixed_BHQF = scaled_dot_product_attention(
             torch.cat([query_BHQF, centre_BHQF], dim=3),
             torch.cat([key_BHNF, place_BHNF.expand_as(key_BHNF)], dim=3),
@@ -86,8 +86,8 @@ class ConditionalAttention(nn.Module):
             attn_mask=None if seen.visible_BN is None else seen.visible_BN[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
-        found_BGQE: Tensor = self.out(mixed_BHQF.transpose(1, 2).flatten(2))
-        return found_BGQE
+        found_BQE: Tensor = self.out(mixed_BHQF.transpose(1, 2).flatten(2))
+        return found_BQE
 
     def _split(self, tokens_BTE: Tensor) -> Tensor:
         B, T, E = tokens_BTE.shape
@@ -97,13 +97,11 @@ class ConditionalAttention(nn.Module):
 class DecoderLayer(nn.Module):
     """Queries look at each other and at the sequence, then an MLP; norms come after, as published.
 
-    Queries of different groups do not see each other. first: queries have seen nothing yet, and do not look at each
-    other (which the paper says can be left out).
+    first: queries have seen nothing yet, and do not look at each other (which the paper says can be left out).
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, groups: int, first: bool, anchors: bool) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, first: bool, anchors: bool) -> None:
         super().__init__()
-        self.groups = groups
         self.among = None if first else nn.MultiheadAttention(width, heads, dropout, batch_first=True)
         self.norm_among = None if first else nn.LayerNorm(width)
         self.across = (ConditionalAttention if anchors else PlainAttention)(width, heads, dropout)
@@ -111,15 +109,12 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm_across, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
 
-    def forward(self, state_BGQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
-        """What the queries know after this layer, [B, G·Q, E]; in evaluation there is one group."""
+    def forward(self, state_BQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
+        """What the queries know after this layer, [B, Q, E]."""
         if self.among is not None and self.norm_among is not None:
-            asking_BGQE = state_BGQE + asked.query_BGQE
-            asking, state = asking_BGQE, state_BGQE
-            if self.training and self.groups > 1:
-                asking, state = (each.unflatten(1, (self.groups, -1)).flatten(0, 1) for each in (asking, state))
-            found = self.among(asking, asking, state, need_weights=False)[0].reshape(state_BGQE.shape)
-            state_BGQE = self.norm_among(state_BGQE + self.dropout(found))
-        state_BGQE = self.norm_across(state_BGQE + self.dropout(self.across(state_BGQE, asked, seen)))
-        known_BGQE: Tensor = self.norm_mlp(state_BGQE + self.dropout(self.mlp(state_BGQE)))
-        return known_BGQE
+            asking_BQE = state_BQE + asked.query_BQE
+            found_BQE, _ = self.among(asking_BQE, asking_BQE, state_BQE, need_weights=False)
+            state_BQE = self.norm_among(state_BQE + self.dropout(found_BQE))
+        state_BQE = self.norm_across(state_BQE + self.dropout(self.across(state_BQE, asked, seen)))
+        known_BQE: Tensor = self.norm_mlp(state_BQE + self.dropout(self.mlp(state_BQE)))
+        return known_BQE

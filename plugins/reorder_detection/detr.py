@@ -30,8 +30,7 @@ class DetrHead(nn.Module):
     """A set of predictions without a grid: the last level's tokens stay in the order in which they were read.
 
     With anchors each query is a box, which a layer looks around and moves (Liu et al. 2022, arXiv 2201.12329, without
-    its scaling of the attention by the box's sides); without, a vector, as published for DETR. In training there are
-    `groups` sets of queries, each matched with all objects (Chen et al. 2023, arXiv 2207.13085); one is left after it.
+    its scaling of the attention by the box's sides); without, a vector, as published for DETR.
 
     `forward` gives what is said after each decoder layer (in evaluation after the last only). Crowds are no targets.
     """
@@ -42,13 +41,13 @@ class DetrHead(nn.Module):
             raise UsageError(f"task.head.heads: {said}")
         self.settings, self.grid = settings, context.grid
         _refuse_too_few_queries(settings.queries, context)
-        E, every = settings.width, settings.queries * settings.groups
+        E, Q = settings.width, settings.queries
         self.pixels = (context.grid.rows * context.patch, context.grid.columns * context.patch)
         with seeded(context.generator):
             self.to_memory = nn.Linear(context.width, E)
-            self.query_QE = nn.Parameter(torch.randn(every, E))
+            self.query_QE = nn.Parameter(torch.randn(Q, E))
             self.layers = nn.ModuleList(
-                DecoderLayer(E, settings.heads, settings.dropout, settings.groups, k == 0, settings.anchors)
+                DecoderLayer(E, settings.heads, settings.dropout, first=k == 0, anchors=settings.anchors)
                 for k in range(settings.layers)
             )
             self.norm = nn.LayerNorm(E)
@@ -58,7 +57,7 @@ class DetrHead(nn.Module):
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1 and name != "query_QE":
                     nn.init.xavier_uniform_(parameter)
-            self.anchor_Q4 = nn.Parameter(_anchors(every)) if settings.anchors else None
+            self.anchor_Q4 = nn.Parameter(_anchors(Q)) if settings.anchors else None
             if settings.anchors:  # a layer that has learned nothing hardly moves them
                 self.to_box[-1].weight.data.mul_(0.01)
                 nn.init.zeros_(self.to_box[-1].bias)
@@ -69,26 +68,25 @@ class DetrHead(nn.Module):
                 queries._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, features: Features) -> list[Said]:
-        """What the queries say, in float32 also under autocast, the last layer last; of all groups in training."""
+        """What the queries say, in float32 also under autocast, the last layer last."""
         level = features.levels[-1]
         seen = self._seen(level.tokens_BND, level.layout)
-        queries = self.settings.queries * (self.settings.groups if self.training else 1)
-        query_BGQE = self.query_QE[:queries].expand(len(level.tokens_BND), -1, -1)
+        query_BQE = self.query_QE.expand(len(level.tokens_BND), -1, -1)
         if self.anchor_Q4 is None:
-            state_BGQE, box_BGQ4 = torch.zeros_like(query_BGQE), None
+            state_BQE, box_BQ4 = torch.zeros_like(query_BQE), None
         else:
-            state_BGQE, box_BGQ4 = query_BGQE, self.anchor_Q4[:queries].float().expand(*query_BGQE.shape[:2], 4)
+            state_BQE, box_BQ4 = query_BQE, self.anchor_Q4.float().expand(*query_BQE.shape[:2], 4)
         said = []
         for number, layer in enumerate(self.layers, start=1):
-            asked = Asked(query_BGQE, None) if box_BGQ4 is None else self._around(box_BGQ4, level.layout.grid)
-            state_BGQE = layer(state_BGQE, asked, seen)
-            read_BGQE = self.norm(state_BGQE)
-            found_BGQ4 = self.to_box(read_BGQE).float()
-            if box_BGQ4 is not None:
-                found_BGQ4 = found_BGQ4 + box_BGQ4
-                box_BGQ4 = found_BGQ4.detach()
+            asked = Asked(query_BQE, None) if box_BQ4 is None else self._around(box_BQ4, level.layout.grid)
+            state_BQE = layer(state_BQE, asked, seen)
+            read_BQE = self.norm(state_BQE)
+            found_BQ4 = self.to_box(read_BQE).float()
+            if box_BQ4 is not None:
+                found_BQ4 = found_BQ4 + box_BQ4
+                box_BQ4 = found_BQ4.detach()
             if number == len(self.layers) or (self.training and self.settings.auxiliary):
-                said.append(Said(self.to_classes(read_BGQE).float(), found_BGQ4.sigmoid()))
+                said.append(Said(self.to_classes(read_BQE).float(), found_BQ4.sigmoid()))
         return said
 
     def _seen(self, tokens_BND: Tensor, layout: Layout) -> Seen:
@@ -107,27 +105,26 @@ class DetrHead(nn.Module):
             key_BNE = value_BNE + place_BNE
         return Seen(key_BNE, value_BNE, place_BNE, layout.valid_BN)
 
-    def _around(self, box_BGQ4: Tensor, grid: Grid) -> Asked:
+    def _around(self, box_BQ4: Tensor, grid: Grid) -> Asked:
         """The queries of these anchors, whose sides and places are counted in cells of the grid."""
         assert self.to_query is not None
-        cells_2 = torch.tensor([grid.columns, grid.rows], device=box_BGQ4.device)
-        across_BGQ2, sides_BGQ2 = (box_BGQ4.sigmoid().unflatten(2, (2, 2)) * cells_2).unbind(dim=2)
+        cells_2 = torch.tensor([grid.columns, grid.rows], device=box_BQ4.device)
+        across_BQ2, sides_BQ2 = (box_BQ4.sigmoid().unflatten(2, (2, 2)) * cells_2).unbind(dim=2)
         E = self.settings.width
-        centre_BGQE, sides_BGQE = sines(across_BGQ2.flip(2) - 0.5, E), sines(sides_BGQ2.flip(2), E)
-        return Asked(self.to_query(torch.cat([centre_BGQE, sides_BGQE], dim=2)), centre_BGQE)
+        centre_BQE, sides_BQE = sines(across_BQ2.flip(2) - 0.5, E), sines(sides_BQ2.flip(2), E)
+        return Asked(self.to_query(torch.cat([centre_BQE, sides_BQE], dim=2)), centre_BQE)
 
     def loss_B(self, said: list[Said], targets: Wanted) -> Tensor:
-        """Of the last layer's predictions, and of the earlier ones', each matched anew, as each group is: groups count
-        by their mean. Raises `UsageError` where an image has more objects than there are queries."""
+        """Of the last layer's predictions, and of the earlier ones', each matched anew. Raises `UsageError` where an
+        image has more objects than there are queries."""
         refuse_more_than(self.settings.queries, int(targets.there_BM.sum(dim=1).max()), "an image")
         height, width = self.pixels
         scale_4 = targets.boxes_BM4.new_tensor([width, height, width, height])
         boxes_BM4 = box_convert(targets.boxes_BM4 / scale_4, "xyxy", "cxcywh")
-        groups = said[-1].boxes_BQ4.shape[1] // self.settings.queries
-        parts = [part for each in said for part in each.parts(groups)]
-        many = len(parts)
-        loss_KB = loss_B(Said.one_batch(parts), targets.repeated(many), boxes_BM4.repeat(many, 1, 1), self.settings)
-        *earlier, last = loss_KB.reshape(len(said), groups, -1).mean(dim=1)
+        layers = len(said)
+        every = Said(torch.cat([each.logits_BQC for each in said]), torch.cat([each.boxes_BQ4 for each in said]))
+        loss_KB = loss_B(every, targets.repeated(layers), boxes_BM4.repeat(layers, 1, 1), self.settings)
+        *earlier, last = loss_KB.chunk(layers)
         return last + self.settings.auxiliary * sum(earlier, torch.zeros_like(last))
 
     def table(self, said: list[Said]) -> Tensor:

@@ -6,7 +6,6 @@ C = K + 1, and the last is "no object"; with `focal` each class is judged by its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,16 +30,6 @@ class Said:
 
     logits_BQC: Tensor
     boxes_BQ4: Tensor
-
-    def parts(self, groups: int) -> list[Said]:
-        """What each of the groups of queries says that stand here one after another."""
-        pairs = zip(self.logits_BQC.chunk(groups, dim=1), self.boxes_BQ4.chunk(groups, dim=1), strict=True)
-        return [Said(*pair) for pair in pairs]
-
-    @classmethod
-    def one_batch(cls, parts: Sequence[Said]) -> Said:
-        """The same of several, as if their images were a batch's."""
-        return cls(torch.cat([part.logits_BQC for part in parts]), torch.cat([part.boxes_BQ4 for part in parts]))
 
 
 class Pairs(NamedTuple):

@@ -51,7 +51,7 @@ class FcosSettings(Settings):
 class DetrSettings(Settings):
     """DETR (Carion et al. 2020): queries read the sequence as it is, and each names one object or none.
 
-    By default with what makes it learn in reasonable time; as published: {anchors: false, groups: 1}.
+    By default with what makes it learn in reasonable time; as published: {anchors: false}.
     """
 
     kind: Literal["detr"]
@@ -67,8 +67,6 @@ class DetrSettings(Settings):
     anchors: bool = True
     """queries are boxes, which each layer looks around and moves (DAB-DETR, Conditional DETR); false: vectors, as
     published"""
-    groups: Positive = 4
-    """sets of queries in training, each matched with all objects (Group DETR: 11; published for DETR: 1)"""
     classes: Literal["softmax", "focal"] = "softmax"
     """one of all classes and "no object", as published; or each class judged by itself, with focal loss (Deformable
     DETR)"""

@@ -84,7 +84,7 @@ def test_the_loss_of_one_image_is_torchvisions(strides: list[float], count: int,
 
 def test_the_loss_of_detr_is_its_formula() -> None:
     """Against a matching by enumeration and the terms written out for one image of two objects."""
-    settings = DetrSettings(kind="detr", queries=4, layers=1, width=8, heads=2, groups=1)
+    settings = DetrSettings(kind="detr", queries=4, layers=1, width=8, heads=2)
     head = DetrHead(settings, context("2x2", patch=8, width=8, classes=CLASSES, target="boxes"), CLASSES)
     draw = torch.Generator().manual_seed(3)
     said = Said(torch.randn(1, 4, CLASSES + 1, generator=draw), torch.rand(1, 4, 4, generator=draw) * 0.5 + 0.25)
@@ -117,9 +117,7 @@ def test_the_loss_of_detr_is_its_formula() -> None:
 def test_focal_loss_of_detr_is_its_formula() -> None:
     """Deformable DETR's: alpha 0.25, gamma 2, weight 2, summed over queries and classes, divided by the objects; in
     matching the loss of the object's class with it less that without it."""
-    settings = DetrSettings(
-        kind="detr", queries=3, width=8, heads=2, groups=1, classes="focal", box_weight=0.0, giou_weight=0.0
-    )
+    settings = DetrSettings(kind="detr", queries=3, width=8, heads=2, classes="focal", box_weight=0.0, giou_weight=0.0)
     draw = torch.Generator().manual_seed(4)
     logits_BQC = torch.randn(1, 3, CLASSES, generator=draw, dtype=torch.float64) * 3
     boxes_BQ4 = torch.rand(1, 3, 4, generator=draw, dtype=torch.float64) * 0.5 + 0.25

@@ -47,8 +47,8 @@ CPU = torch.device("cpu")
 NONE = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 HEADS: list[dict[str, Any]] = [
     {"kind": "fcos", "channels": 32, "strides": [0.5, 1], "convolutions": 1},
-    {"kind": "detr", "queries": 6, "layers": 2, "width": 16, "heads": 2, "groups": 2, "classes": "focal"},
-    {"kind": "detr", "queries": 6, "layers": 2, "width": 16, "heads": 2, "anchors": False, "groups": 1},
+    {"kind": "detr", "queries": 6, "layers": 2, "width": 16, "heads": 2, "classes": "focal"},
+    {"kind": "detr", "queries": 6, "layers": 2, "width": 16, "heads": 2, "anchors": False},
 ]
 each_head = pytest.mark.parametrize("head", HEADS, ids=["fcos", "detr", "detr as published"])
 each_detr = pytest.mark.parametrize("head", HEADS[1:], ids=["anchors", "as published"])
@@ -278,7 +278,7 @@ def test_anchors_are_looked_around_by_place_and_moved() -> None:
     head.grid = Grid(3, 5)
     centre_2 = torch.tensor([(3 + 0.5) / 5, (1 + 0.5) / 3])  # across, down: row 1, column 3
     box_114 = torch.cat([centre_2, torch.tensor([0.2, 0.2])]).logit()[None, None]
-    torch.testing.assert_close(head._around(box_114, grid).centre_BGQE[0, 0], sincos2d(grid, 16)[1 * 5 + 3])
+    torch.testing.assert_close(head._around(box_114, grid).centre_BQE[0, 0], sincos2d(grid, 16)[1 * 5 + 3])
 
 
 def test_conditional_attention_adds_what_content_and_places_find() -> None:
@@ -299,22 +299,6 @@ def test_conditional_attention_adds_what_content_and_places_find() -> None:
     values = torch.stack([attention.value(value)[..., 4 * head : 4 * head + 4] for head in range(2)], 1)
     expected = attention.out((weights @ values).transpose(1, 2).flatten(2))
     torch.testing.assert_close(found, expected)
-
-
-def test_groups_of_queries_do_not_see_each_other_and_count_by_their_mean() -> None:
-    both, batch = task_of(HEADS[1]).train(), batch_of(5)
-    loss_B = both.step(run, batch, row_major()).loss_B
-    alone = []
-    for group in range(2):
-        one = task_of({**HEADS[1], "groups": 1}).train()
-        state = both.state_dict()
-        for name in ("head.query_QE", "head.anchor_Q4"):
-            state[name] = state[name][6 * group : 6 * group + 6]
-        one.load_state_dict(state)
-        alone.append(one.step(run, batch, row_major()).loss_B)
-    torch.testing.assert_close(loss_B, (alone[0] + alone[1]) / 2)
-    said = both.eval().predict(run(batch.images_BCHW, row_major()))
-    assert said.shape[1] == 6, "after training one group is left"
 
 
 def test_anchors_need_the_grid() -> None:
