@@ -70,9 +70,9 @@ class DetrSettings(Settings):
     classes: Literal["softmax", "focal"] = "softmax"
     """one of all classes and "no object", as published; or each class judged by itself, with focal loss (Deformable
     DETR)"""
-    positions: Literal["slot", "place", "none"] = "slot"
-    """what tells the queries where a token is: its slot in the sequence, its place in the image, or nothing besides
-    what the token knows"""
+    positions: Literal["place", "slot", "none"] = "place"
+    """what tells the queries where a token is: its place in the image, its slot in the sequence (so that the decoder
+    sees the order), or nothing besides what the token knows"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """dropout in the decoder (published: 0.1)"""
     no_object: Annotated[float, Field(gt=0)] = 0.1
