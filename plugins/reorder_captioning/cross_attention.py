@@ -88,8 +88,8 @@ class CrossAttentionReader(nn.Module):
     """A decoder over the tokens of the backbone's last level, in reading order; its width is theirs.
 
     With slot positions a learned vector for each slot is added to the normalised tokens. They start as sines as large
-    as the tokens: from small random ones a decoder takes twice as long to find where to look. Raises `UsageError` for
-    heads that do not divide the width.
+    as the tokens: from small random ones a decoder learns where to look more slowly. Raises `UsageError` for heads that
+    do not divide the width.
     """
 
     def __init__(self, words: Words, settings: CaptioningSettings, context: Context) -> None:
