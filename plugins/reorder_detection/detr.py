@@ -71,7 +71,7 @@ class DetrHead(nn.Module):
         """What the queries say, in float32 also under autocast, the last layer last."""
         level = features.levels[-1]
         seen = self._seen(level.tokens_BND, level.layout)
-        query_BQE = self.query_QE.expand(len(level.tokens_BND), -1, -1)
+        query_BQE = self.query_QE.expand(level.tokens_BND.shape[0], -1, -1)
         if self.anchor_Q4 is None:
             state_BQE, box_BQ4 = torch.zeros_like(query_BQE), None
         else:

@@ -377,6 +377,22 @@ def test_what_an_exported_model_says_is_what_is_decoded(head: dict[str, Any]) ->
     assert first.score_O.tolist() == sorted(first.score_O.tolist(), reverse=True)
 
 
+@each_head
+def test_a_head_is_exported_for_any_number_of_images(head: dict[str, Any]) -> None:
+    class Alone(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.task = task_of(head)
+
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            return self.task.predict(run(images_BCHW, row_major()))
+
+    alone, three = Alone(), batch_of(3).images_BCHW
+    exported = torch.export.export(alone, (three,), dynamic_shapes=({0: torch.export.Dim("B")},)).module()
+    for images_BCHW in (three, batch_of(5).images_BCHW):
+        torch.testing.assert_close(exported(images_BCHW), alone(images_BCHW), rtol=1e-4, atol=1e-4)
+
+
 def test_the_picture(tmp_path: Path) -> None:
     task, batch = task_of(HEADS[0]), batch_of(6)
     task.names = ("nought", "one")
