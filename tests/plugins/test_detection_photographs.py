@@ -81,3 +81,13 @@ def test_all_photographs_with_fcos() -> None:
     assert losses[-1] < 0.4 * losses[0]
     assert found["map50"] > 0.8
     assert found["map"] > 0.6
+
+
+@pytest.mark.slow
+def test_all_photographs_with_detr() -> None:
+    head = {"kind": "detr", "queries": 60, "layers": 3, "width": 64}
+    losses, found = learned(head, photographs=80, side=96, patch=8, epochs=90, rate=2e-3, min_area=64.0)
+    print([round(loss, 3) for loss in losses[::8]], round(losses[-1], 3), found)
+    assert losses[-1] < 0.15 * losses[0]
+    assert found["map50"] > 0.7
+    assert found["map"] > 0.5
