@@ -6,7 +6,7 @@ O objects, K classes, H W pixels.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,10 @@ class CocoSource:
     def origin(self, index: int) -> str:
         """The JSON file and the image's id."""
         return f"image {self.images[index].number} in {self._annotations}"
+
+    def object_counts(self) -> Iterable[tuple[str, int]]:
+        """The file and the number of objects of every image, crowds apart."""
+        return ((image.file, sum(not each.crowd for each in image.objects)) for image in self.images)
 
     def target(self, index: int) -> Any:
         """`Objects`, a mask uint8 [H, W], classes float32 [K] or captions, for the picture as it is in the file.

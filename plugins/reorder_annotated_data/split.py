@@ -95,6 +95,18 @@ class ListedSplit(AnnotatedSplit):
         return _Targets(self.source)
 
 
+class BoxesSplit(AnnotatedSplit):
+    """A split of boxes, which can be counted without any pixels."""
+
+    __slots__ = ()
+
+    def object_counts(self) -> Iterable[tuple[str, int]]:
+        """The name and the number of objects of every image, crowds apart, before augmentation, which adds none."""
+        source: Any = self.source
+        counts: Iterable[tuple[str, int]] = source.object_counts()
+        return counts
+
+
 @dataclass(frozen=True, slots=True)
 class _Targets:
     """Can be gone through more than once."""
@@ -112,7 +124,7 @@ def splits(
     settings: PipelineSettings, context: Context, train: Source, validation: Source
 ) -> tuple[AnnotatedSplit, AnnotatedSplit]:
     """Both splits of a data set, with the pipeline that its settings describe."""
-    kind = AnnotatedSplit if settings.target_type in ("boxes", "mask") else ListedSplit
+    kind = {"boxes": BoxesSplit, "mask": AnnotatedSplit}.get(settings.target_type, ListedSplit)
     seed = augmentation_seed(settings.seed, context)
     return (
         kind(train, Pipeline.of(settings, training=True), settings.channels, seed),

@@ -15,19 +15,20 @@ from torch.nn.functional import scaled_dot_product_attention
 
 class Seen(NamedTuple):
     """What queries look at. value_BNE: the tokens; key_BNE: the same with positions; place_BNE: sines of the places
-    of their patches, [1, N, E] where all images are read in one order; visible_BN: False for padding, None for all."""
+    of their patches, [1, N, E] where all images are read in one order, None where nobody looks for places; visible_BN:
+    False for padding, None for all."""
 
     key_BNE: Tensor
     value_BNE: Tensor
-    place_BNE: Tensor
+    place_BNE: Tensor | None
     visible_BN: Tensor | None
 
 
 class Asked(NamedTuple):
-    """What tells queries apart. query_BQE: their positions, added where they look for something; centre_BQE: sines of
-    the centres of their anchors, None where they have none."""
+    """What tells queries apart. query_BQE: their positions, added where they look for something (None: anchors that do
+    not look at each other); centre_BQE: sines of the centres of their anchors, None where they have none."""
 
-    query_BQE: Tensor
+    query_BQE: Tensor | None
     centre_BQE: Tensor | None
 
 
@@ -48,6 +49,7 @@ class PlainAttention(nn.Module):
 
     def forward(self, state_BQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
         """What was found, [B, Q, E]."""
+        assert asked.query_BQE is not None
         padding_BN = None if seen.visible_BN is None else ~seen.visible_BN
         found_BQE: Tensor = self.attend(
             state_BQE + asked.query_BQE,
@@ -60,10 +62,11 @@ class PlainAttention(nn.Module):
 
 
 class ConditionalAttention(nn.Module):
-    """Cross-attention in which content looks for content and a place for places, side by side in each head
-    (Meng et al. 2021, arXiv 2108.06152, section 3.3): a query finds the patches around its anchor from the first step.
+    """Cross-attention in which two products are added: of what a query knows with the keys, and of its anchor's centre
+    with the places of the patches (Meng et al. 2021, arXiv 2108.06152, section 3.3).
 
-    What a query knows scales the sines of its anchor's centre. Queries and keys have twice the width of the values.
+    What a query knows scales the sines of its anchor's centre. Queries and keys have twice the width of the values. The
+    keys have their positions in every layer (published: in the first).
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -76,6 +79,7 @@ class ConditionalAttention(nn.Module):
     def forward(self, state_BQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
         """What was found, [B, Q, E]."""
         assert asked.centre_BQE is not None
+        assert seen.place_BNE is not None
         centre_BHQF = self._split(self.centre(asked.centre_BQE * self.scale(state_BQE)))
         place_BHNF = self._split(self.place(seen.place_BNE))
         query_BHQF, key_BHNF = self._split(self.query(state_BQE)), self._split(self.key(seen.key_BNE))
@@ -112,6 +116,7 @@ class DecoderLayer(nn.Module):
     def forward(self, state_BQE: Tensor, asked: Asked, seen: Seen) -> Tensor:
         """What the queries know after this layer, [B, Q, E]."""
         if self.among is not None and self.norm_among is not None:
+            assert asked.query_BQE is not None
             asking_BQE = state_BQE + asked.query_BQE
             found_BQE, _ = self.among(asking_BQE, asking_BQE, state_BQE, need_weights=False)
             state_BQE = self.norm_among(state_BQE + self.dropout(found_BQE))

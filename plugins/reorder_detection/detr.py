@@ -5,6 +5,8 @@ B images, N patches or slots, D width of the backbone, E of the decoder, Q queri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
@@ -12,8 +14,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 
 from reorder_core import Context, Features, Layout, UsageError, seeded, uneven_heads
 from reorder_core.grid import Grid
-from reorder_core.interfaces.targets import Objects
-from reorder_core.model import sincos1d, sincos2d
+from reorder_core.model import sincos1d
 from reorder_detection.decoder import Asked, DecoderLayer, Seen, sines
 from reorder_detection.detections import Detections, Wanted
 from reorder_detection.matching import Said, loss_B, scores_BQK
@@ -53,7 +54,8 @@ class DetrHead(nn.Module):
             self.norm = nn.LayerNorm(E)
             self.to_classes = nn.Linear(E, classes + (settings.classes == "softmax"))
             self.to_box = nn.Sequential(nn.Linear(E, E), nn.ReLU(), nn.Linear(E, E), nn.ReLU(), nn.Linear(E, 4))
-            self.to_query = Mlp(2 * E, E, E, act_layer=nn.ReLU) if settings.anchors else None
+            several = settings.anchors and settings.layers > 1  # in the first queries do not look at each other
+            self.to_query = Mlp(2 * E, E, E, act_layer=nn.ReLU) if several else None
             for name, parameter in self.named_parameters():
                 if parameter.ndim > 1 and name != "query_QE":
                     nn.init.xavier_uniform_(parameter)
@@ -67,18 +69,27 @@ class DetrHead(nn.Module):
             if queries is not None:
                 queries._no_weight_decay = True  # type: ignore[attr-defined]
 
+    def refuse_grids(self, grids: Sequence[Grid]) -> None:
+        """Raise `UsageError` where places are looked for and the last level has left the grid of patches."""
+        if stride_of(grids[-1], self.grid) is None and (self.settings.anchors or self.settings.positions == "place"):
+            raise UsageError(
+                f"task.head.anchors: they and positions: place look for places on the grid of {self.grid} patches, and "
+                f"the backbone ends on {grids[-1]}: set anchors to false and positions to slot, or choose a backbone "
+                f"that keeps the grid"
+            )
+
     def forward(self, features: Features) -> list[Said]:
         """What the queries say, in float32 also under autocast, the last layer last."""
         level = features.levels[-1]
-        seen = self._seen(level.tokens_BND, level.layout)
+        self.refuse_grids((level.layout.grid,))
+        seen, stride = self._seen(level.tokens_BND, level.layout), stride_of(level.layout.grid, self.grid)
         query_BQE = self.query_QE.expand(level.tokens_BND.shape[0], -1, -1)
-        if self.anchor_Q4 is None:
-            state_BQE, box_BQ4 = torch.zeros_like(query_BQE), None
-        else:
+        state_BQE, box_BQ4 = torch.zeros_like(query_BQE), None
+        if self.anchor_Q4 is not None:
             state_BQE, box_BQ4 = query_BQE, self.anchor_Q4.float().expand(*query_BQE.shape[:2], 4)
         said = []
         for number, layer in enumerate(self.layers, start=1):
-            asked = Asked(query_BQE, None) if box_BQ4 is None else self._around(box_BQ4, level.layout.grid)
+            asked = Asked(query_BQE, None) if box_BQ4 is None else self._around(box_BQ4, stride or 1, number > 1)
             state_BQE = layer(state_BQE, asked, seen)
             read_BQE = self.norm(state_BQE)
             found_BQ4 = self.to_box(read_BQE).float()
@@ -90,34 +101,35 @@ class DetrHead(nn.Module):
         return said
 
     def _seen(self, tokens_BND: Tensor, layout: Layout) -> Seen:
-        if self.settings.anchors and stride_of(layout.grid, self.grid) is None:
-            raise UsageError(
-                f"task.head.anchors: they look for places on the grid of {self.grid} patches, and the backbone ends on "
-                f"{layout.grid}: set task.head.anchors to false, or choose a backbone that keeps the grid"
-            )
         value_BNE, E = self.to_memory(tokens_BND), self.settings.width
-        place_BNE = _of_each(sincos2d(layout.grid, E), layout).to(value_BNE)
-        if self.settings.positions == "none":
-            key_BNE = value_BNE
-        elif self.settings.positions == "slot":
+        place_BNE, key_BNE = None, value_BNE
+        if self.settings.anchors or self.settings.positions == "place":
+            perm_BN = layout.perm_GN if layout.group_B is None else layout.perm_GN[layout.group_B]
+            columns = layout.grid.columns
+            place_BNE = sines(torch.stack([perm_BN // columns, perm_BN % columns], dim=2), E).to(value_BNE)
+        if self.settings.positions == "slot":
             key_BNE = value_BNE + sincos1d(Grid(1, layout.perm_GN.shape[1]), E).to(value_BNE)
-        else:
+        elif self.settings.positions == "place":
             key_BNE = value_BNE + place_BNE
         return Seen(key_BNE, value_BNE, place_BNE, layout.valid_BN)
 
-    def _around(self, box_BQ4: Tensor, grid: Grid) -> Asked:
-        """The queries of these anchors, whose sides and places are counted in cells of the grid."""
-        assert self.to_query is not None
-        cells_2 = torch.tensor([grid.columns, grid.rows], device=box_BQ4.device)
+    def _around(self, box_BQ4: Tensor, stride: int, among: bool) -> Asked:
+        """The queries of these anchors, whose sides and places are counted in cells of so many patches.
+
+        among: the queries will look at each other, and are told their own boxes.
+        """
+        cells_2 = torch.tensor([self.grid.columns / stride, self.grid.rows / stride], device=box_BQ4.device)
         across_BQ2, sides_BQ2 = (box_BQ4.sigmoid().unflatten(2, (2, 2)) * cells_2).unbind(dim=2)
         E = self.settings.width
-        centre_BQE, sides_BQE = sines(across_BQ2.flip(2) - 0.5, E), sines(sides_BQ2.flip(2), E)
-        return Asked(self.to_query(torch.cat([centre_BQE, sides_BQE], dim=2)), centre_BQE)
+        centre_BQE = sines(across_BQ2.flip(2) - 0.5, E)
+        if self.to_query is None or not among:
+            return Asked(None, centre_BQE)
+        return Asked(self.to_query(torch.cat([centre_BQE, sines(sides_BQ2.flip(2), E)], dim=2)), centre_BQE)
 
     def loss_B(self, said: list[Said], targets: Wanted) -> Tensor:
         """Of the last layer's predictions, and of the earlier ones', each matched anew. Raises `UsageError` where an
         image has more objects than there are queries."""
-        refuse_more_than(self.settings.queries, int(targets.there_BM.sum(dim=1).max()), "an image")
+        _refuse_more_than(self.settings.queries, int(targets.there_BM.sum(dim=1).max()), "an image")
         height, width = self.pixels
         scale_4 = targets.boxes_BM4.new_tensor([width, height, width, height])
         boxes_BM4 = box_convert(targets.boxes_BM4 / scale_4, "xyxy", "cxcywh")
@@ -146,12 +158,6 @@ class DetrHead(nn.Module):
         return found
 
 
-def _of_each(place_NE: Tensor, layout: Layout) -> Tensor:
-    """Of the patches in the order in which they are read: [1, N, E], or [B, N, E] where images have their own."""
-    place_GNE = place_NE.to(layout.perm_GN.device)[layout.perm_GN]
-    return place_GNE if layout.group_B is None else place_GNE[layout.group_B]
-
-
 def _anchors(queries: int) -> Tensor:
     """Logits of (centre across, centre down, width, height): centres anywhere but at the edge, sides all the same."""
     centre_Q2 = 0.05 + 0.9 * torch.rand(queries, 2)
@@ -159,21 +165,18 @@ def _anchors(queries: int) -> Tensor:
 
 
 def _refuse_too_few_queries(queries: int, context: Context) -> None:
-    """Raise `UsageError` where the data lists an image with more objects: in training it would be met hours later."""
+    """Raise `UsageError` where the data counts an image with more objects: in training it would be met hours later."""
     for part in ("train", "validation"):
-        listed = getattr(getattr(context.dataset, part, None), "targets", None)
-        for objects in listed() if listed is not None else ():
-            refuse_more_than(queries, _wanted_of(objects), f"the {part} image {objects.name or '(without a name)'}")
+        counts = getattr(getattr(context.dataset, part, None), "object_counts", None)
+        if counts is not None:
+            name, most = max(counts(), key=lambda counted: counted[1], default=("", 0))
+            _refuse_more_than(queries, most, f"the {part} image {name}")
 
 
-def _wanted_of(objects: Objects) -> int:
-    return len(objects) - (0 if objects.crowd_O is None else int(objects.crowd_O.sum()))
-
-
-def refuse_more_than(queries: int, objects: int, image: str) -> None:
+def _refuse_more_than(queries: int, objects: int, image: str) -> None:
     """Raise `UsageError` where an image has more objects than there are queries."""
     if objects > queries:
         raise UsageError(
-            f"{image} has {objects} objects, and task.head.queries is {queries}: raise it above the number of objects "
-            f"that any image has"
+            f"{image} has {objects} objects, and task.head.queries is {queries}: raise it to the largest number of "
+            f"objects that an image has, or higher"
         )

@@ -5,15 +5,17 @@ B images, L locations of all maps, K classes, E channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from reorder_core import Context, Features, seeded
+from reorder_core import Context, Features, Grid, seeded
 from reorder_detection.detections import Detections, Wanted
 from reorder_detection.fcos_loss import Fields, Locations, parts_B3
-from reorder_detection.pyramid import SimplePyramid, centres_L2
+from reorder_detection.pyramid import SimplePyramid, centres_L2, stride_of
 from reorder_detection.settings import FcosSettings
 
 #: Of each map, the best so many candidates of an image are looked at (as published).
@@ -37,6 +39,11 @@ class FcosHead(nn.Module):
         with seeded(context.generator):
             self.pyramid = SimplePyramid(context.width, settings.channels, settings.strides, context.grid)
             self.layers = FCOSHead(settings.channels, 1, classes, settings.convolutions)
+
+    def refuse_grids(self, grids: Sequence[Grid]) -> None:
+        """Raise `UsageError` where no map can be made of levels on these grids."""
+        own = {stride for grid in grids if (stride := stride_of(grid, self.pyramid.grid)) is not None}
+        self.pyramid.refuse_without(own, grids)
 
     def forward(self, features: Features) -> Fields:
         """What is said at each location, in float32 also under autocast."""

@@ -71,8 +71,11 @@ def loss_B(said: Said, targets: Wanted, boxes_BM4: Tensor, settings: DetrSetting
     """
     pairs = image_P, query_P, object_P = match(said, targets, boxes_BM4, settings)
     objects_B = targets.there_BM.sum(dim=1).clamp(min=1)
-    classes = _focal_B if settings.classes == "focal" else _entropy_B
-    classes_B = classes(said.logits_BQC, pairs, targets.label_BM[image_P, object_P], objects_B, settings)
+    label_P = targets.label_BM[image_P, object_P]
+    if settings.classes == "focal":
+        classes_B = _focal_B(said.logits_BQC, pairs, label_P) / objects_B
+    else:
+        classes_B = _entropy_B(said.logits_BQC, pairs, label_P, settings.no_object)
 
     said_P4, true_P4 = said.boxes_BQ4[image_P, query_P], boxes_BM4[image_P, object_P]
     giou_P = generalized_box_iou_loss(_corners(said_P4), _corners(true_P4))
@@ -104,19 +107,19 @@ def _focal(logits: Tensor, wanted: Tensor) -> Tensor:
     return loss
 
 
-def _focal_B(logits_BQC: Tensor, pairs: Pairs, label_P: Tensor, objects_B: Tensor, settings: DetrSettings) -> Tensor:
-    """Summed over an image's queries and classes, divided by its number of objects."""
+def _focal_B(logits_BQC: Tensor, pairs: Pairs, label_P: Tensor) -> Tensor:
+    """Summed over an image's queries and classes."""
     wanted_BQC = torch.zeros_like(logits_BQC)
     wanted_BQC[pairs.image_P, pairs.query_P, label_P] = 1
-    return _focal(logits_BQC, wanted_BQC).sum(dim=(1, 2)) / objects_B
+    return _focal(logits_BQC, wanted_BQC).sum(dim=(1, 2))
 
 
-def _entropy_B(logits_BQC: Tensor, pairs: Pairs, label_P: Tensor, objects_B: Tensor, settings: DetrSettings) -> Tensor:
+def _entropy_B(logits_BQC: Tensor, pairs: Pairs, label_P: Tensor, no_object: float) -> Tensor:
     """A mean over an image's queries, in which one that names no object weighs `no_object`."""
     nothing = logits_BQC.shape[2] - 1
     label_BQ = torch.full(logits_BQC.shape[:2], nothing, device=logits_BQC.device)
     label_BQ[pairs.image_P, pairs.query_P] = label_P
-    weight_BQ = torch.where(label_BQ == nothing, settings.no_object, 1.0)
+    weight_BQ = torch.where(label_BQ == nothing, no_object, 1.0)
     entropy_BQ = cross_entropy(logits_BQC.transpose(1, 2), label_BQ, reduction="none")
     return (weight_BQ * entropy_BQ).sum(dim=1) / weight_BQ.sum(dim=1)
 

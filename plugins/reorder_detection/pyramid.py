@@ -5,6 +5,8 @@ B images, N patches, D width, E channels of the pyramid, h w rows and columns of
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import torch
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
@@ -21,10 +23,13 @@ def on_the_grid(level: Level) -> Tensor:
 
 
 def stride_of(grid: Grid, patches: Grid) -> int | None:
-    """How many patches a cell of `grid` is wide and high; None where it is no coarser grid of the same image."""
-    stride = max(1, round(patches.rows / grid.rows))
-    coarser = Grid(-(-patches.rows // stride), -(-patches.columns // stride))
-    return stride if grid == coarser else None
+    """How many patches a cell of `grid` is wide and high; None where it is no coarser grid of the same image.
+
+    Cells at the right and at the bottom may be incomplete, so that several would do: a power of 2 goes before others.
+    """
+    strides = sorted(range(1, max(patches.rows, patches.columns) + 1), key=lambda stride: stride & (stride - 1) != 0)
+    coarser = ((stride, Grid(-(-patches.rows // stride), -(-patches.columns // stride))) for stride in strides)
+    return next((stride for stride, found in coarser if found == grid), None)
 
 
 class SimplePyramid(nn.Module):
@@ -81,14 +86,17 @@ class SimplePyramid(nn.Module):
             if stride is not None and level.layout.grid.size == level.tokens_BND.shape[1]:
                 map_BDhw = on_the_grid(level)
                 found[stride] = pad(map_BDhw, (0, 0, 0, 0, 0, self.width - map_BDhw.shape[1]))
-        grids = [str(level.layout.grid) for level in features.levels]
-        if not all(any(max(1, stride) % own == 0 for own in found) for stride in self.strides):
+        self.refuse_without(found, [level.layout.grid for level in features.levels])
+        return found
+
+    def refuse_without(self, own: Collection[int], grids: Sequence[Grid]) -> None:
+        """Raise `UsageError` where a stride can be made of none of the levels' own strides; grids: for the sentence."""
+        if not all(any(max(1, stride) % each == 0 for each in own) for stride in self.strides):
             raise UsageError(
                 f"task.head.strides: a map is made of a level that stands on the grid of {self.grid} patches or on one "
-                f"that is as much coarser, and the backbone gives {grids}: "
+                f"that is as much coarser, and the backbone gives {[str(grid) for grid in grids]}: "
                 f"choose other strides, or a backbone that keeps the grid"
             )
-        return found
 
 
 def centres_L2(sizes: list[tuple[int, int]], strides: list[float], device: torch.device) -> Tensor:

@@ -71,8 +71,8 @@ class DetrSettings(Settings):
     """one of all classes and "no object", as published; or each class judged by itself, with focal loss (Deformable
     DETR)"""
     positions: Literal["place", "slot", "none"] = "place"
-    """what tells the queries where a token is: its place in the image, its slot in the sequence (so that the decoder
-    sees the order), or nothing besides what the token knows"""
+    """what is added to the keys: a token's place in the image, its slot in the sequence (so that the decoder sees the
+    order), or nothing; anchors look for places in each case"""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """dropout in the decoder (published: 0.1)"""
     no_object: Annotated[float, Field(gt=0)] = 0.1

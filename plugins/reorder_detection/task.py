@@ -51,6 +51,10 @@ class Detection(nn.Module):
             else FcosHead(head, context, self.classes)
         )
 
+    def refuse_model(self, model: Any) -> None:
+        """Raise `UsageError` where the head cannot work with the grids of this model's levels."""
+        self.head.refuse_grids(getattr(model.backbone, "grids", (model.grid,)))
+
     def predict(self, features: Features) -> Tensor:
         """What an exported model answers with, before anything is suppressed: float32 [B, L, 4 + K], for each location
         or query the box (left, top, right, bottom) in pixels and the score of each class."""

@@ -59,6 +59,11 @@ class SceneSplit:
         for at in range(0, len(self), _CHUNK):
             yield from self._of(np.arange(at, min(at + _CHUNK, len(self))), 0)[1]
 
+    def object_counts(self) -> Iterable[tuple[str, int]]:
+        """The name and the number of digits of every item's scene in epoch 0."""
+        counts = enumerate(self.made.count_B.tolist())
+        return ((f"scene {number}", count) for number, count in counts for _ in range(self.items))
+
     def _of(self, index_B: NDArray[np.int64], epoch: int) -> tuple[Scenes, Any]:
         settings, number_B = self.composer.settings, index_B // self.items
         if epoch == 0:

@@ -48,6 +48,7 @@ class HierarchicalBackbone(SequenceModel):
         for problem in settings.mistakes(context.grid):
             raise UsageError(f"backbone.{problem.key}: {problem.message}")
         self.token_width = settings.widths[0]
+        self.grids = tuple(settings.grids(context.grid))
         with seeded(context.generator):
             self.stages = nn.ModuleList(_stages(settings, context))
             initialise(self)

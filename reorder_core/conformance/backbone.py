@@ -178,6 +178,9 @@ def _require_shapes(features: Any, batch: int, backbone: _Backbone) -> None:
             len(shape) == 3 and shape[:2] == (batch, slots) and slots == level.layout.grid.size,
             f"level {number} must be [{batch}, {slots}, D] without special tokens, not {list(shape)}",
         )
+    grids = tuple(level.layout.grid for level in features.levels)
+    announced = getattr(backbone.module, "grids", grids)
+    require(tuple(announced) == grids, f"`grids` must be those of the levels, {grids}, not {announced}")
     for values in (features.summary_BD, *features.exits, *(level.tokens_BND for level in features.levels)):
         require(bool(values.isfinite().all()), "every output must be finite for tokens of unit variance")
 

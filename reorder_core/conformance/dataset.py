@@ -87,6 +87,9 @@ def _check_split(split: Any, copy: Any, name: str, facts: DataFacts, images: int
     if hasattr(split, "targets"):
         found = sum(1 for _ in split.targets())
         require(found == len(split), f"{name}: targets() must give one an image, {len(split)}, not {found}")
+    if hasattr(split, "object_counts"):
+        found = sum(1 for _ in split.object_counts())
+        require(found == len(split), f"{name}: object_counts() must give one an image, {len(split)}, not {found}")
     if name == "validation":
         require(_same(batch, split.load(index_B, 5)), "validation images must be the same in every epoch")
 

@@ -49,6 +49,8 @@ class Backbone(Protocol):
 
     Optional members that the model uses where they are present:
     `token_width`, the width of the tokens it takes, where that is not the summary's (a hierarchy grows wider);
+    `grids`, those of its levels, finest first, where they are not the one grid of patches: a task can then refuse them
+    before anything is read;
     `between(k, tokens, layout) -> (tokens, layout)`, called by the backbone after each block where it was set (see
     `interfaces/between.py`); a backbone whose settings have `between` sets it to the component named there;
     `order_per_image = False` where it cannot read each image of a batch in an order of its own;

@@ -43,7 +43,9 @@ class Split(Protocol):
     """One split. Augmentation is a pure function of (seed, epoch, index), so that a resume sees the same pixels.
 
     Optional: `targets() -> Iterable`, the target of every image in order, without reading pixels: from it a task
-    learns its vocabulary (captions, questions and answers).
+    learns its vocabulary (captions, questions and answers); `object_counts() -> Iterable[tuple[str, int]]`, where the
+    target is `boxes`: the name and the number of objects of every image, crowds apart, before augmentation, which adds
+    none.
     """
 
     def __len__(self) -> int: ...

@@ -17,10 +17,12 @@ from pydantic import ValidationError
 from reorder_annotated_data.coco import Coco, mask_of, semantic_mask
 from reorder_annotated_data.coco_file import coco_file
 from reorder_annotated_data.settings import CocoSettings
+from reorder_detection.settings import DetectionSettings, DetrSettings
+from reorder_detection.task import Detection
 from torch.utils.data import DataLoader
 
 from reorder_core import Context, Grid, RunError, UsageError
-from reorder_core.conformance import check_dataset
+from reorder_core.conformance import check_dataset, context
 from reorder_core.interfaces.targets import IGNORED
 
 CONTEXT = Context(Grid(4, 4), patch=8)
@@ -200,6 +202,15 @@ def test_classes_and_categories_that_are_kept(root: Path) -> None:
     assert (len(fewer.train), len(fewer.validation)) == (1, 3)
     crowds = Coco(plain(root, categories=["dog"], drop_empty=True), CONTEXT)
     assert [crowds.train.source.path(each).name for each in range(len(crowds.train))] == ["5.png"]
+
+
+def test_objects_are_counted_without_pixels_and_crowds(root: Path) -> None:
+    data = Coco(plain(root), CONTEXT)
+    assert list(data.train.object_counts()) == [("11.png", 2), ("5.png", 1), ("8.png", 0)]  # type: ignore[attr-defined]
+    where = context("2x4", patch=8, width=8, classes=3, target="boxes").changed(dataset=data)
+    head = DetrSettings(kind="detr", queries=1, width=8, heads=2)
+    with pytest.raises(UsageError, match=r"the train image 11\.png has 2 objects, and task\.head\.queries is 1"):
+        Detection(DetectionSettings(head=head), where)
 
 
 def test_captions(root: Path) -> None:

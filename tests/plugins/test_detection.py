@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ from reorder_detection.decoder import Asked, ConditionalAttention, Seen, sines
 from reorder_detection.detections import Detections, wanted
 from reorder_detection.fcos_loss import Fields, assign_BL, parts_B3, sides_BLM4
 from reorder_detection.picture import draw_detections
-from reorder_detection.pyramid import SimplePyramid, on_the_grid
+from reorder_detection.pyramid import SimplePyramid, on_the_grid, stride_of
 from reorder_detection.score import f1
 from reorder_detection.settings import DetectionSettings, DetrSettings, FcosSettings
 from reorder_detection.task import Detection
@@ -275,10 +274,51 @@ def test_anchors_are_looked_around_by_place_and_moved() -> None:
     grid = Grid(3, 5)
     places_N2 = torch.tensor([[row, column] for row in range(3) for column in range(5)])
     torch.testing.assert_close(sines(places_N2, 16), sincos2d(grid, 16))
-    head.grid = Grid(3, 5)
-    centre_2 = torch.tensor([(3 + 0.5) / 5, (1 + 0.5) / 3])  # across, down: row 1, column 3
+    head.grid = Grid(5, 9)  # in cells of 2: 3 rows and 5 columns, the last ones incomplete
+    centre_2 = torch.tensor([(3 + 0.5) * 2 / 9, (1 + 0.5) * 2 / 5])  # across, down: row 1, column 3
     box_114 = torch.cat([centre_2, torch.tensor([0.2, 0.2])]).logit()[None, None]
-    torch.testing.assert_close(head._around(box_114, grid).centre_BQE[0, 0], sincos2d(grid, 16)[1 * 5 + 3])
+    torch.testing.assert_close(head._around(box_114, 2, True).centre_BQE[0, 0], sincos2d(grid, 16)[1 * 5 + 3])
+
+
+def test_each_layer_moves_the_anchors_and_learns_from_its_own_move() -> None:
+    task, batch = task_of({**HEADS[1], "classes": "softmax"}).train(), batch_of(2)
+    head = task.head
+    torch.nn.init.zeros_(head.to_box[-1].weight)
+    torch.nn.init.constant_(head.to_box[-1].bias, 0.25)
+    one, two = head(run(batch.images_BCHW, row_major()))
+    torch.testing.assert_close(one.boxes_BQ4[0], (head.anchor_Q4 + 0.25).sigmoid())
+    torch.testing.assert_close(two.boxes_BQ4[0], (head.anchor_Q4 + 0.5).sigmoid())
+    own = torch.autograd.grad(two.boxes_BQ4.sum(), head.anchor_Q4, allow_unused=True)[0]
+    assert own is None or not own.any(), "a later layer's box is no lever on the anchors"
+    assert torch.autograd.grad(head(run(batch.images_BCHW, row_major()))[0].boxes_BQ4.sum(), head.anchor_Q4)[0].all()
+
+
+@each_detr
+def test_one_layer_has_no_idle_parameters(head: dict[str, Any]) -> None:
+    """Processes that share gradients wait for every parameter's."""
+    task = task_of({**head, "layers": 1}).train()
+    task.step(run, batch_of(3), row_major()).loss_B.sum().backward()
+    assert [name for name, parameter in task.named_parameters() if parameter.grad is None] == []
+
+
+def test_focal_loss_starts_with_rare_classes() -> None:
+    said = task_of(HEADS[1]).predict(run(batch_of(2).images_BCHW, row_major()))
+    assert said[..., 4:].mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    "patches", [Grid(8, 8), Grid(5, 5), Grid(9, 5), Grid(10, 7), Grid(17, 13), Grid(1, 6)], ids=str
+)
+@pytest.mark.parametrize("factor", [2, 3])
+def test_the_stride_of_a_grid_is_found_again(patches: Grid, factor: int) -> None:
+    grid, stride = patches, 1
+    while grid.size > 4:
+        grid, stride = Grid(-(-grid.rows // factor), -(-grid.columns // factor)), stride * factor
+        found = stride_of(grid, patches)
+        assert found is not None
+        assert (-(-patches.rows // found), -(-patches.columns // found)) == (grid.rows, grid.columns)
+        assert found == stride or factor == 3, "powers of 2 go before others"
+    assert stride_of(Grid(1, patches.size), patches) is None or patches.rows == 1
 
 
 def test_conditional_attention_adds_what_content_and_places_find() -> None:
@@ -304,29 +344,46 @@ def test_conditional_attention_adds_what_content_and_places_find() -> None:
 def test_anchors_need_the_grid() -> None:
     line = Layout.fixed(Grid(1, GRID.size), torch.arange(GRID.size))
     features = Features((Level(torch.randn(2, GRID.size, WIDTH), line),), torch.zeros(2, WIDTH))
-    with pytest.raises(UsageError, match=r"task\.head\.anchors: .* set task\.head\.anchors to false"):
+    with pytest.raises(UsageError, match=r"task\.head\.anchors: .* set anchors to false"):
         task_of(HEADS[1]).head(features)
-    task_of(HEADS[2]).head(features)
+    task_of({**HEADS[2], "positions": "slot"}).head(features)
 
 
-class _Lists:
-    """A split that lists its targets."""
+def test_grids_are_refused_before_anything_is_read() -> None:
+    """A hierarchy that merges in the sequence ends on a line, and has one map only."""
+    where_ = context(GRID, patch=PATCH, width=WIDTH)
+    settings_ = {"widths": [16, WIDTH], "depths": [1, 1], "mixer": {"name": "mamba", "state": 2}}
+    line, grid = (
+        Model(where_.resolve(ComponentRef("backbone", "hierarchical", {**settings_, "merge": merge})), GRID, PATCH, 1)
+        for merge in ("sequence", "grid")
+    )
+    for head in HEADS:
+        task_of(head).refuse_model(grid)
+    with pytest.raises(UsageError, match=r"task\.head\.anchors"):
+        task_of(HEADS[1]).refuse_model(line)
+    with pytest.raises(UsageError, match=r"task\.head\.anchors: they and positions: place"):
+        task_of(HEADS[2]).refuse_model(line)
+    task_of({**HEADS[2], "positions": "slot"}).refuse_model(line)
+    task_of(HEADS[0]).refuse_model(line)
+
+
+class _Counts:
+    """A split that counts its objects."""
 
     def __init__(self, *counts: int) -> None:
-        draw = torch.Generator().manual_seed(0)
-        self._every = [replace(objects_of(count, draw), name=f"{count}.png") for count in counts]
+        self._counts = counts
 
-    def targets(self) -> list[Objects]:
-        return self._every
+    def object_counts(self) -> list[tuple[str, int]]:
+        return [(f"{number}.png", count) for number, count in enumerate(self._counts)]
 
 
 def test_detr_finds_too_few_queries_before_the_first_step() -> None:
-    dataset = SimpleNamespace(train=_Lists(0, 3), validation=_Lists(8, 1))
+    dataset = SimpleNamespace(train=_Counts(0, 3), validation=_Counts(7, 8, 1))
     task_of({**HEADS[1], "queries": 8}, dataset=dataset)
-    crowds = dataset.validation.targets()[0].crowd_O.sum()
-    assert crowds, "the case would say nothing of crowds"
-    with pytest.raises(UsageError, match=rf"validation image 8\.png has {8 - crowds} objects, and task\.head\.queries"):
-        task_of({**HEADS[1], "queries": int(7 - crowds)}, dataset=dataset)
+    with pytest.raises(
+        UsageError, match=r"validation image 1\.png has 8 objects, and task\.head\.queries is 7: raise it"
+    ):
+        task_of({**HEADS[1], "queries": 7}, dataset=dataset)
 
 
 def test_detr_names_the_setting_when_it_has_too_few_queries() -> None:
