@@ -31,7 +31,7 @@ def check_dataset(component: Buildable, settings: Given = None, *, patch: int | 
       set built with the same seed; loading it leaves global random states alone.
     - Validation images do not change from epoch to epoch. Targets are what `interfaces/targets.py` says of their type:
       classes from 0 to classes-1, boxes inside of the image, masks of its size, captions with words.
-    - `targets()` of a split, where there is one, gives as many as there are images.
+    - `targets()` and `object_counts()` of a split, where there are any, give as many as there are images.
 
     patch: the side of a patch, for the context; by default the whole image is one patch.
     """
