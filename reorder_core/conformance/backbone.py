@@ -16,6 +16,7 @@ from reorder_core.conformance.building import (
     leaves_global_random_state,
     require,
 )
+from reorder_core.conformance.gradients import require_gradients, weighted
 from reorder_core.conformance.strategies import for_all, token_batches
 from reorder_core.errors import UsageError
 from reorder_core.grid import Grid
@@ -286,18 +287,3 @@ def _check_gradients(backbone: _Backbone) -> None:
 
 def _outputs(features: Features) -> Sequence[Tensor]:
     return (features.summary_BD, *features.exits, *(level.tokens_BND for level in features.levels))
-
-
-def weighted(values: Sequence[Tensor], draw: torch.Generator) -> Tensor:
-    """A sum with random weights: unlike a plain sum, no norm makes its gradient zero."""
-    parts = [(each * torch.randn(each.shape, generator=draw)).sum() for each in values]
-    return torch.stack(parts).sum()
-
-
-def require_gradients(named: Sequence[tuple[str, Tensor]], what: str) -> None:
-    """Require a finite gradient that is not zero in every parameter."""
-    for name, values in named:
-        require(values.grad is not None, f"the gradient must reach every parameter of {what}: '{name}' has none")
-        assert values.grad is not None
-        require(bool(values.grad.isfinite().all()), f"the gradient of '{name}' must be finite")
-        require(bool(values.grad.any()), f"the gradient must reach every parameter of {what}: that of '{name}' is zero")

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reorder_core.conformance.backbone import weighted
 from reorder_core.conformance.building import (
     Buildable,
     Given,
@@ -16,6 +15,7 @@ from reorder_core.conformance.building import (
     leaves_global_random_state,
     require,
 )
+from reorder_core.conformance.gradients import weighted
 from reorder_core.grid import Grid
 from reorder_core.layout import Layout
 

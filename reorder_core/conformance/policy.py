@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reorder_core.conformance.backbone import weighted
 from reorder_core.conformance.building import (
     Buildable,
     Given,
@@ -20,6 +19,7 @@ from reorder_core.conformance.building import (
     leaves_global_random_state,
     require,
 )
+from reorder_core.conformance.gradients import weighted
 from reorder_core.conformance.strategies import for_all, permutations
 from reorder_core.grid import Grid
 from reorder_core.interfaces.policy import Clock, Draw, Outcome, PolicyStep

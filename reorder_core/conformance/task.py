@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reorder_core.conformance.backbone import require_gradients
 from reorder_core.conformance.building import (
     Buildable,
     Given,
@@ -18,6 +17,7 @@ from reorder_core.conformance.building import (
     leaves_global_random_state,
     require,
 )
+from reorder_core.conformance.gradients import require_gradients
 from reorder_core.grid import Grid
 from reorder_core.interfaces.backbone import Features, Level
 from reorder_core.interfaces.context import Context
