@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -100,7 +100,7 @@ def _advice(model: type[BaseModel], path: KeyPath, problem: Any) -> str:
     if kind == "missing":
         return "this is needed, and missing: add it"
     if kind == "extra_forbidden":
-        return unknown_key(str(path[-1]), list(_fields(model, path[:-1])), "setting")
+        return unknown_key(str(path[-1]), list(_fields(model, path[:-1], problem["loc"])), "setting")
     if kind == "value_error":
         return str(context["error"])
     wanted = _wanted(kind, context)
@@ -161,25 +161,33 @@ def unknown_key(key: str, known: Sequence[str], what: str) -> str:
     return f"no such {what}" + (did_you_mean(key, known) or (f": there is {', '.join(known)}" if known else ""))
 
 
-def _fields(model: type[BaseModel], path: KeyPath) -> Sequence[str]:
-    """The names of the settings at a path inside a model, through nested models."""
+def _fields(model: type[BaseModel], path: KeyPath, loc: Sequence[int | str]) -> Sequence[str]:
+    """The names of the settings at a path inside a model, through nested models.
+
+    loc: pydantic's location, which also names the branch of a union: the value by which that is told apart.
+    """
     for key in path:
         annotation = model.model_fields[key].annotation if isinstance(key, str) and key in model.model_fields else None
-        nested = _model_in(annotation)
-        if nested is None:
+        nested = list(_models_in(annotation))
+        if not nested:
             return ()
-        model = nested
+        model = next((each for each in nested if _tags(each) & {*loc}), nested[0])
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The first model in a type: itself, or in an Optional, a union, a list."""
+def _tags(model: type[BaseModel]) -> set[Any]:
+    """The values of the settings that can have one value only, as the `kind` of a branch of a union."""
+    choices = (get_args(field.annotation) for field in model.model_fields.values())
+    return {values[0] for values in choices if len(values) == 1 and isinstance(values[0], str)}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type: itself, or in an Optional, a union, a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _model_in(inner)) is not None:
-            return found
-    return None
+        yield annotation
+    else:
+        for inner in get_args(annotation):
+            yield from _models_in(inner)
 
 
 def _true_as_number(data: Any, value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -39,6 +40,7 @@ from reorder_core import (
 from reorder_core.conformance import check_task, context
 from reorder_core.interfaces.targets import Objects
 from reorder_core.model import Model, sincos2d
+from reorder_core.recipe_settings import read_settings
 
 SIDE, PATCH, WIDTH, CLASSES = 32, 8, 24, 5
 GRID = Grid(SIDE // PATCH, SIDE // PATCH)
@@ -493,3 +495,9 @@ def test_refusals() -> None:
     beyond = Objects(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([CLASSES]), name="photo.jpg")
     with pytest.raises(RunError, match=r"photo\.jpg has an object of a class beyond the 5"):
         wanted([beyond], CPU, CLASSES)
+
+
+def test_a_misspelt_key_of_a_head_is_compared_with_that_heads() -> None:
+    for head, near in (("detr, querys: 3", "queries"), ("fcos, stride: [1]", "strides")):
+        _, (complaint,) = read_settings(DetectionSettings, yaml.safe_load(f"head: {{kind: {head}}}"), (), {})
+        assert complaint.message == f"no such setting; did you mean '{near}'?"
